@@ -1,0 +1,33 @@
+# After how many finished requests should a server stop decoding and prefill? This workflow computes
+# the closed form k*, measures the optimum on vLLM, and says what trusting k* costs.
+#
+#   snakemake --cores all                      everything that the config asks for
+#   snakemake --cores all prompts              only the datasets
+#   snakemake --cores all thresholds           up to k*, without measuring the sweep
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/model.smk"
+include: "workflow/rules/prompts.smk"
+include: "workflow/rules/profile.smk"
+include: "workflow/rules/termination.smk"
+include: "workflow/rules/threshold.smk"
+include: "workflow/rules/online.smk"
+include: "workflow/rules/throughput.smk"
+include: "workflow/rules/aggregate.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report.html",
+        f"{RESULTS}/summary.csv",
+        f"{RESULTS}/runs.parquet",

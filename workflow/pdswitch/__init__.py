@@ -1,0 +1,1 @@
+"""After how many finished requests should a server stop decoding and prefill new ones?"""

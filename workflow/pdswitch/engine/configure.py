@@ -1,0 +1,100 @@
+"""From the config's engine options and a model's manifest to the spec of an engine."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from pdswitch.engine.spec import (
+    EngineSpec,
+    detect_device,
+    installed_vllm,
+    source_digest,
+    visible_devices,
+)
+from pdswitch.model import ModelManifest
+
+CPU_BLOCK_SIZE = 128  # vLLM's own on the CPU
+
+
+class EngineOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The part of the config that an engine depends on; the field names are the config's."""
+
+    n_slots: int
+    max_input_tokens: int
+    max_output_tokens: int
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: str = "auto"
+    load_format: str = "auto"
+    revision: str | None = None
+    max_model_len: int | None = None
+    max_num_batched_tokens: int = 8192
+    num_kv_blocks: int | None = None
+    enforce_eager: bool | None = None
+    cuda_graph_sizes: list[int] | None = None
+    tensor_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.9
+    disable_multiprocessing: bool | Literal["auto"] = "auto"
+    seed: int = 0
+    vllm_options: dict[str, Any] = {}
+    environment: dict[str, str] = {}
+
+
+def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
+    """Resolve all defaults.
+
+    Raises:
+        ValueError: if the engine would be asked for a longer context than the model has.
+    """
+    device = detect_device() if options.device == "auto" else options.device
+    on_cpu = device == "cpu"
+    max_model_len = resolve_max_model_len(options, model)
+    blocks = options.num_kv_blocks
+    if blocks is None and on_cpu:
+        # vLLM keeps one block for itself.
+        blocks = options.n_slots * -(-max_model_len // CPU_BLOCK_SIZE) + 1
+    if options.disable_multiprocessing == "auto":
+        separate_core = not on_cpu
+    else:
+        separate_core = not options.disable_multiprocessing
+    eager = on_cpu if options.enforce_eager is None else options.enforce_eager
+    graphs = options.cuda_graph_sizes
+    if graphs is None and not eager:
+        n_slots = options.n_slots
+        graphs = sorted({1, 2, 4, *range(8, n_slots + 1, 8), n_slots})
+    return EngineSpec(
+        model=model.path,
+        model_digest=model.digest,
+        revision=options.revision,
+        n_slots=options.n_slots,
+        max_model_len=max_model_len,
+        # vLLM needs room for one token of every slot.
+        max_num_batched_tokens=max(options.max_num_batched_tokens, options.n_slots),
+        dtype=options.dtype,
+        load_format=options.load_format,
+        device=device,
+        visible_devices="" if on_cpu else visible_devices(),
+        tensor_parallel_size=options.tensor_parallel_size,
+        gpu_memory_utilization=options.gpu_memory_utilization,
+        num_kv_blocks=blocks,
+        cuda_graph_sizes=graphs,
+        enforce_eager=eager,
+        separate_core=separate_core,
+        seed=options.seed,
+        vllm_options=options.vllm_options,
+        environment=options.environment,
+        vllm_version=installed_vllm(),
+        source_digest=source_digest(),
+    )
+
+
+def resolve_max_model_len(options: EngineOptions, model: ModelManifest) -> int:
+    """Return the engine's context length in tokens: as configured, or what the requests need."""
+    wanted = options.max_model_len
+    if wanted is None:
+        return min(model.context_length, options.max_input_tokens + options.max_output_tokens)
+    if wanted > model.context_length:
+        raise ValueError(
+            f"engine.max_model_len is {wanted}, but {model.name} has a context of "
+            f"{model.context_length} tokens; lower it, or leave it out"
+        )
+    return wanted

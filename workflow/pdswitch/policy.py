@@ -1,0 +1,142 @@
+"""When to stop decoding and prefill: the switching policy and its online form.
+
+Knows neither vLLM nor the theory: an adaptive policy brings its table p -> k* along, so that
+editing the theory never invalidates a measurement.
+"""
+
+from bisect import bisect_right
+from typing import Literal
+
+import msgspec
+
+from pdswitch.online import EstimatorName, make_estimator
+
+
+class ThresholdTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The step function p -> k*.
+
+    Attributes:
+        p_edges: ascending termination probabilities at which k* changes, length m.
+        thresholds: k* between the edges, length m + 1; ``thresholds[i]`` holds for
+            ``p_edges[i-1] <= p < p_edges[i]``.
+    """
+
+    p_edges: list[float]
+    thresholds: list[int]
+
+    def __post_init__(self) -> None:
+        if len(self.thresholds) != len(self.p_edges) + 1:
+            raise ValueError(
+                f"a threshold table needs one threshold more than edges, got "
+                f"{len(self.thresholds)} thresholds for {len(self.p_edges)} edges"
+            )
+        if any(a >= b for a, b in zip(self.p_edges, self.p_edges[1:], strict=False)):
+            raise ValueError("the p_edges of a threshold table must ascend strictly")
+        if min(self.thresholds) < 1:
+            raise ValueError("the thresholds of a threshold table must be at least 1")
+
+    def lookup(self, termination_probability: float) -> int:
+        """Return k* at this termination probability."""
+        return self.thresholds[bisect_right(self.p_edges, termination_probability)]
+
+
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A switching policy, as it travels to the scheduler.
+
+    Attributes:
+        kind: ``mixed`` is vLLM's own continuous batching; ``fixed`` refills at `threshold` free
+            slots; ``adaptive`` looks the threshold up in `table` at the estimated p.
+        threshold: k, in slots; for ``adaptive`` the k before the first update.
+        drain: with fewer than k requests waiting, ``eager`` refills as soon as they all fit,
+            ``strict`` still waits for k free slots or an idle engine.
+        table: p -> k*, for ``adaptive``.
+        update_interval: completions between two look-ups.
+        estimator: how p is estimated from the completed outputs.
+        smoothing: weight of the newest observation in the exponential moving averages.
+        initial_probability: p before the first completion; None starts from the first one.
+    """
+
+    kind: Literal["mixed", "fixed", "adaptive"] = "mixed"
+    threshold: int = 1
+    drain: Literal["eager", "strict"] = "eager"
+    table: ThresholdTable | None = None
+    update_interval: int = 32
+    estimator: EstimatorName = "ema_length"
+    smoothing: float = 0.3
+    initial_probability: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold < 1:
+            raise ValueError(f"threshold must be at least 1, got {self.threshold}")
+        if self.update_interval < 1:
+            raise ValueError(f"update_interval must be at least 1, got {self.update_interval}")
+        if not 0 < self.smoothing <= 1:
+            raise ValueError(f"smoothing must be in (0, 1], got {self.smoothing}")
+        if self.kind == "adaptive" and self.table is None:
+            raise ValueError("an adaptive policy needs a table p -> k*; give table, or use fixed")
+
+    def refill_due(self, threshold: int, free: int, waiting: int, running: int) -> bool:
+        """Say whether to stop decoding and refill now.
+
+        Args:
+            threshold: k in force.
+            free: slots without a request.
+            waiting: requests without a slot.
+            running: requests in slots.
+        """
+        if waiting == 0 or free == 0:
+            return False
+        if running == 0:
+            return True
+        if self.drain == "eager":
+            threshold = min(threshold, waiting)
+        return free >= threshold
+
+
+class KStarUpdate(msgspec.Struct, frozen=True):
+    """One look-up of the adaptive policy; `time_s` counts from the run's first step."""
+
+    completions: int
+    time_s: float
+    termination_probability: float
+    threshold: int
+
+
+class Controller:
+    """Holds the threshold in force during one run and moves it if the policy is adaptive.
+
+    Args:
+        policy: the run's policy.
+        n_slots: N; a threshold above N could never be reached and is refused.
+
+    Raises:
+        ValueError: if the policy's threshold does not fit into N slots.
+    """
+
+    def __init__(self, policy: Policy, n_slots: int) -> None:
+        largest = max([policy.threshold, *(policy.table.thresholds if policy.table else [])])
+        if policy.kind != "mixed" and largest > n_slots:
+            raise ValueError(
+                f"threshold {largest} exceeds the {n_slots} slots of this engine; "
+                f"use a threshold from 1 to {n_slots}"
+            )
+        self.policy = policy
+        self.threshold = 0 if policy.kind == "mixed" else policy.threshold
+        self.history: list[KStarUpdate] = []
+        self.completions = 0
+        self._estimator = make_estimator(
+            policy.estimator, policy.smoothing, policy.initial_probability
+        )
+
+    def completed(self, output_tokens: int, time_s: float) -> None:
+        """Take note of a request that ended after `output_tokens` tokens."""
+        if self.policy.table is None or self.policy.kind != "adaptive" or output_tokens < 1:
+            return
+        self.completions += 1
+        self._estimator.observe(output_tokens)
+        if self.completions % self.policy.update_interval == 0:
+            probability = self._estimator.probability
+            self.threshold = self.policy.table.lookup(probability)
+            self.history.append(
+                KStarUpdate(self.completions, time_s, probability, self.threshold)
+            )

@@ -1,0 +1,358 @@
+"""From the runs of one dataset to the content of `{dataset}_results.json`."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pdswitch.files import read_json
+from pdswitch.metrics import run_metrics
+from pdswitch.statistics import (
+    Comparison,
+    Floats,
+    compare_with_best,
+    mean_absolute_percentage_error,
+)
+from pdswitch.validity import rejections
+
+AVERAGED = ("output_tokens_per_s", "total_tokens_per_s", "mean_refill", "kv_high_water")
+LATENCIES = ("ttft", "tpot", "itl", "e2e")
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """One run, judged and summed up.
+
+    Attributes:
+        folder: where its records lie.
+        facts: content of `run.json`.
+        metrics: see `pdswitch.metrics.run_metrics`.
+        reasons: why it is not counted; empty for a valid run.
+        steps: its step records.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    metrics: dict[str, Any]
+    reasons: list[str]
+    steps: pd.DataFrame
+
+    @property
+    def label(self) -> str:
+        """``mixed``, ``online``, or k."""
+        policy = self.facts["policy"]
+        return str(self.facts["threshold"]) if policy == "fixed" else str(policy)
+
+
+def load_run(folder: Path, replayed: bool, excluded: frozenset[str]) -> MeasuredRun:
+    """Read the records of a run and judge it."""
+    facts = read_json(folder / "run.json")
+    steps = pd.read_parquet(folder / "steps.parquet")
+    requests = pd.read_parquet(folder / "requests.parquet")
+    return MeasuredRun(
+        folder,
+        facts,
+        run_metrics(steps, requests, facts["n_slots"], excluded),
+        rejections(steps, requests, facts, replayed),
+        steps,
+    )
+
+
+def dataset_results(
+    dataset: str,
+    settings: dict[str, Any],
+    theory: dict[str, Any],
+    termination: dict[str, Any],
+    runs: list[MeasuredRun],
+    online: MeasuredRun,
+    history: pd.DataFrame,
+) -> dict[str, Any]:
+    """Return the content of `{dataset}_results.json`; docs/results.md describes every field.
+
+    Args:
+        dataset: its name.
+        settings: model, num_requests, repeats, lengths.
+        theory: content of `threshold.json`.
+        termination: content of `termination.json`.
+        runs: the sweep, ``mixed`` among it.
+        online: the adaptive run.
+        history: of its k*.
+
+    Raises:
+        ValueError: if no block of the sweep is complete and valid.
+    """
+    valid = [run for run in runs if not run.reasons]
+    thresholds = sorted({int(run.label) for run in runs if run.label != "mixed"})
+    k_star = int(theory["k_star"])
+    makespan = compare_with_best(thresholds, _by_block(valid, thresholds, "throughput"))
+    steady_values = _by_block(valid, thresholds, "steady_throughput")
+    complete = not np.isnan(steady_values).any(axis=1).all()
+    steady = compare_with_best(thresholds, steady_values) if complete else None
+    by_k = {str(k): _block([run for run in valid if run.label == str(k)]) for k in thresholds}
+    mixed = _block([run for run in valid if run.label == "mixed"])
+    x_star, x_hat = (by_k[str(k)]["throughput"]["mean"] for k in (k_star, makespan.k_hat))
+    updates = history.to_dict("records")
+    linear = {part: theory["timing"][part]["linear"] for part in ("prefill", "decode")}
+    return {
+        "dataset": dataset,
+        **settings,
+        "n_slots": theory["n_slots"],
+        "k_star": k_star,
+        "k_star_online": updates[-1]["threshold"] if updates else k_star,
+        "k_star_measured": theory["k_star_measured"],
+        "k_star_single_exit": theory["k_star_single_exit"],
+        "k_star_range": theory["k_star_range"],
+        "k_hat": makespan.k_hat,
+        "delta_k": makespan.k_hat - k_star,
+        "throughput_k_star": x_star,
+        "throughput_k_hat": x_hat,
+        "throughput_gap_percent": 100 * (x_hat - x_star) / x_hat,
+        "throughput_online": online.metrics["throughput"],
+        "throughput_mixed": mixed["throughput"]["mean"],
+        "profiled_parameters": {
+            "alpha_p": linear["prefill"]["alpha_p"],
+            "beta_p": linear["prefill"]["beta_p"],
+            "alpha_d": linear["decode"]["alpha_d"],
+            "beta_d": linear["decode"]["beta_d"],
+        },
+        "timing": theory["timing"],
+        "offline_estimation": termination,
+        "online_estimation": {
+            "termination_probability": updates[-1]["termination_probability"] if updates else None,
+            "k_star": updates[-1]["threshold"] if updates else None,
+            "updates": len(updates),
+            "history": updates,
+        },
+        "throughput_by_k": by_k,
+        "mixed": mixed,
+        "online": _block([online]),
+        "verdict": _verdict(makespan, steady, k_star, mixed["throughput"]["mean"], x_hat),
+        "prediction": _prediction(theory, thresholds, by_k, runs),
+        "error_decomposition": _error_decomposition(
+            theory, [run for run in valid if run.label == str(k_star)]
+        ),
+        "sensitivity": theory["sensitivity"],
+        "transition_points": theory["transition_points"],
+        "rejected": [
+            {"run": str(run.folder), "reasons": run.reasons}
+            for run in [*runs, online]
+            if run.reasons
+        ],
+        "truncated": termination["truncated"],
+        "degenerate": termination["degenerate"],
+        "environment": runs[0].facts["engine"],
+    }
+
+
+def _by_block(runs: list[MeasuredRun], thresholds: list[int], metric: str) -> Floats:
+    """Return (blocks, K) with NaN where a valid run is missing."""
+    blocks = sorted({run.facts["rep"] for run in runs if run.label != "mixed"})
+    values = np.full((len(blocks), len(thresholds)), np.nan)
+    for run in runs:
+        if run.label != "mixed" and run.metrics[metric] is not None:
+            place = blocks.index(run.facts["rep"]), thresholds.index(int(run.label))
+            values[place] = run.metrics[metric]
+    return values
+
+
+def _block(runs: list[MeasuredRun]) -> dict[str, Any]:
+    """Average the runs of one policy over its repeats."""
+    result: dict[str, Any] = {"n": len(runs)}
+    for name in ("throughput", "steady_throughput"):
+        values = [run.metrics[name] for run in runs if run.metrics[name] is not None]
+        error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
+        result[name] = {"mean": _mean(values), "se": error, "values": values}
+    for name in AVERAGED:
+        result[name] = _mean([r.metrics[name] for r in runs if r.metrics[name] is not None])
+    for name in LATENCIES:
+        result[name] = {
+            q: _mean([run.metrics[name][q] for run in runs if run.metrics[name][q] is not None])
+            for q in ("p50", "p95", "p99")
+        }
+    result["preemptions"] = sum(run.metrics["preemptions"] for run in runs)
+    return result
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _verdict(
+    makespan: Comparison, steady: Comparison | None, k_star: int, x_mixed: float, x_hat: float
+) -> dict[str, Any]:
+    place = makespan.thresholds.index(k_star)
+    low = None if makespan.low is None else float(makespan.low[place])
+    high = None if makespan.high is None else float(makespan.high[place])
+    verdict: dict[str, Any] = {
+        "k_hat": makespan.k_hat,
+        "regret": float(makespan.regret[place]),
+        "regret_low": low,
+        "regret_high": high,
+        "indifference_set": makespan.indifferent,
+        "confidence": 0.95,
+        "method": "multiple comparisons with the best over randomised complete blocks",
+        "n_blocks": makespan.n_blocks,
+        "noise": makespan.noise,
+        "mixed_ratio": x_hat / x_mixed,
+    }
+    if steady is not None:
+        verdict["steady"] = {
+            "k_hat": steady.k_hat,
+            "regret": float(steady.regret[place]),
+            "regret_low": None if steady.low is None else float(steady.low[place]),
+            "regret_high": None if steady.high is None else float(steady.high[place]),
+            "indifference_set": steady.indifferent,
+        }
+    verdict["sentence"] = verdict_sentence(k_star, verdict)
+    return verdict
+
+
+def verdict_sentence(k_star: int, verdict: dict[str, Any]) -> str:
+    """Say in one sentence what choosing k* costs."""
+    regret = f"{100 * verdict['regret']:.1f} %"
+    if verdict["regret_low"] is None:
+        return (
+            f"k* = {k_star} costs {regret} of the throughput at k̂ = {verdict['k_hat']}; one block "
+            "gives no interval, raise repeats."
+        )
+    interval = f"{100 * verdict['regret_low']:.1f} to {100 * verdict['regret_high']:.1f} %"
+    if k_star in verdict["indifference_set"]:
+        return (
+            f"k* = {k_star} cannot be told from the best: it costs {regret} of the throughput at "
+            f"k̂ = {verdict['k_hat']} (95 %: {interval})."
+        )
+    return (
+        f"k* = {k_star} is not the best: it costs {regret} of the throughput at "
+        f"k̂ = {verdict['k_hat']} (95 %: {interval})."
+    )
+
+
+def _prediction(
+    theory: dict[str, Any], thresholds: list[int], by_k: dict[str, Any], runs: list[MeasuredRun]
+) -> dict[str, Any]:
+    predicted = theory["predicted"]
+    known = [k for k in thresholds if by_k[str(k)]["n"]]
+    # The formula knows neither ramp nor drain: the steady window where there is one.
+    measured = np.array(
+        [
+            by_k[str(k)]["steady_throughput"]["mean"]
+            if by_k[str(k)]["steady_throughput"]["values"]
+            else by_k[str(k)]["throughput"]["mean"]
+            for k in known
+        ]
+    )
+    at = np.array(known) - 1
+    first_run = min(datetime.fromisoformat(run.facts["started_at"]) for run in runs)
+    errors = {
+        f"mape_{name}": mean_absolute_percentage_error(np.array(predicted[name])[at], measured)
+        for name in ("throughput", "corrected", "measured_curves", "single_exit")
+    }
+    return {
+        **predicted,
+        **errors,
+        "measured_against": "steady window",
+        "computed_at": theory["computed_at"],
+        "first_run_at": first_run.isoformat(),
+        "sealed": datetime.fromisoformat(theory["computed_at"]) < first_run,
+    }
+
+
+def _error_decomposition(theory: dict[str, Any], runs: list[MeasuredRun]) -> dict[str, Any] | None:
+    """Split ln(predicted time / measured time) per request at k* into its sources.
+
+    `outside_steps`: the clock outside recorded steps; `step_times`: the fits, summed over the
+    steps that were really taken; `policy_and_lengths`: what is left, that is the steps the formula
+    expects against those taken: output lengths that are not geometric, ramp and drain.
+    """
+    if not runs:
+        return None
+    prefill, decode = (theory["timing"][part]["linear"] for part in ("prefill", "decode"))
+    parts: dict[str, list[float]] = {"step_times": [], "outside_steps": [], "total": []}
+    x_predicted = theory["predicted"]["corrected"][int(theory["k_star"]) - 1]
+    for run in runs:
+        steps = run.steps
+        fitted = np.where(
+            steps["prefill_tokens"] > 0,
+            prefill["alpha_p"] + prefill["beta_p"] * steps["prefill_tokens"],
+            decode["alpha_d"] + decode["beta_d"] * steps["decode_requests"],
+        ).sum()
+        recorded, wall = steps["duration_s"].sum(), steps["done_s"].iloc[-1]
+        parts["step_times"].append(np.log(fitted / recorded))
+        parts["outside_steps"].append(np.log(recorded / wall))
+        parts["total"].append(np.log(run.metrics["throughput"] / x_predicted))
+    mean = {name: float(np.mean(values)) for name, values in parts.items()}
+    mean["policy_and_lengths"] = mean["total"] - mean["step_times"] - mean["outside_steps"]
+    return mean
+
+
+def run_rows(dataset: str, model: str, runs: list[MeasuredRun]) -> pd.DataFrame:
+    """Return one row per run, for `runs.parquet`."""
+    rows = []
+    for run in runs:
+        flat = {k: v for k, v in run.metrics.items() if not isinstance(v, dict | list)}
+        for name in LATENCIES:
+            flat |= {f"{name}_{q}": value for q, value in run.metrics[name].items()}
+        rows.append(
+            {
+                "model": model,
+                "dataset": dataset,
+                "n_slots": run.facts["n_slots"],
+                "policy": run.facts["policy"],
+                "threshold": run.facts["threshold"],
+                "rep": run.facts.get("rep"),
+                "started_at": run.facts["started_at"],
+                "valid": not run.reasons,
+                "reasons": "; ".join(run.reasons),
+                **flat,
+            }
+        )
+    frame = pd.DataFrame(rows)
+    integers = ["threshold", "rep"]
+    return frame.astype(dict.fromkeys(integers, "Int64"))
+
+
+def truncated_samples(requests: pd.DataFrame, prompts: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the requests that reached max_output_tokens, with their text, for a look at them."""
+    cut = requests[requests["truncated"]]
+    texts = prompts.set_index("request_id")["prompt"]
+    return [
+        {
+            "request_id": row.request_id,
+            "prompt_tokens": row.prompt_tokens,
+            "output_tokens": row.output_tokens,
+            "degenerate": bool(row.degenerate),
+            "prompt": texts[row.request_id],
+            "output": row.text,
+        }
+        for row in cut.itertuples(index=False)
+    ]
+
+
+def timeline(steps: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the phases of a run: consecutive steps of one kind merged.
+
+    Each has start_s, end_s, phase (prefill, decode, mixed, empty), steps, tokens, and the
+    requests in slots at its end.
+    """
+    prefill, decode = steps["prefill_tokens"] > 0, steps["decode_requests"] > 0
+    kind = np.select(
+        [prefill & decode, prefill, decode], ["mixed", "prefill", "decode"], default="empty"
+    )
+    phases = []
+    for _, part in steps.groupby((kind != np.roll(kind, 1)).cumsum(), sort=True):
+        first, last = part.iloc[0], part.iloc[-1]
+        phases.append(
+            {
+                "start_s": float(first["done_s"] - first["duration_s"]),
+                "end_s": float(last["done_s"]),
+                "phase": str(kind[part.index[0]]),
+                "steps": len(part),
+                "tokens": int(part["prefill_tokens"].sum() + part["decode_requests"].sum()),
+                "requests": int(last["running"]),
+                "waiting": int(last["waiting"]),
+            }
+        )
+    return phases

@@ -1,0 +1,352 @@
+"""The compiled event loop of the simulator, for the exclusive policy and the mixed baseline.
+
+Requests are indices in the order of arrival. A request of l tokens gets its first one from the
+prefill and decodes l-1 times; all decoding requests step together, so that its end is known when
+it starts: it is kept in a ring of lists by the number of the decode step that ends it. A step
+costs constant time plus the requests that enter or end in it.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+# Columns of the integer step records; the times have an array of their own.
+PREFILL_REQUESTS = 0
+PREFILL_TOKENS = 1
+ADMITTED = 2
+DECODE_REQUESTS = 3
+CONTEXT_TOKENS = 4
+RUNNING = 5
+WAITING = 6
+FINISHED = 7
+KV_BLOCKS = 8
+STEP_COLUMNS = 9
+
+# Entries of the integer totals.
+REFILLS = 0
+STEPS = 1
+STEADY_COMPLETIONS = 2
+PEAK_CONTEXT = 3
+CYCLES = 4
+TOTALS = 5
+
+
+@numba.njit(cache=True, inline="always")
+def _curve(at: float, x: FloatArray, y: FloatArray) -> float:
+    """Interpolate: flat below the first point, the last slope beyond the last."""
+    last = x.size - 1
+    if at <= x[0]:
+        return y[0]
+    if at >= x[last]:
+        if last == 0:
+            return y[0]
+        slope = (y[last] - y[last - 1]) / (x[last] - x[last - 1])
+        return y[last] + max(slope, 0.0) * (at - x[last])
+    i = np.searchsorted(x, at, side="right") - 1
+    return y[i] + (y[i + 1] - y[i]) / (x[i + 1] - x[i]) * (at - x[i])
+
+
+@numba.njit(cache=True)
+def run(
+    output_tokens: IntArray,
+    prompt_tokens: IntArray,
+    arrival_s: FloatArray,
+    n_slots: int,
+    threshold: int,
+    mixed: bool,
+    eager: bool,
+    budget: int,
+    prefill_x: FloatArray,
+    prefill_y: FloatArray,
+    decode_base: FloatArray,
+    context_slope: float,
+    mixed_law: FloatArray,
+    block_size: int,
+    record: bool,
+) -> tuple[
+    FloatArray, FloatArray, FloatArray, FloatArray, IntArray, IntArray, FloatArray, IntArray, FloatArray
+]:
+    """Serve all requests.
+
+    Args:
+        output_tokens: per request, at least 1.
+        prompt_tokens: per request, at least 1.
+        arrival_s: per request, ascending.
+        n_slots: N.
+        threshold: k; not used by the mixed policy.
+        mixed: continuous batching with chunked prefill instead of exclusive phases.
+        eager: refill as soon as the waiting requests fit.
+        budget: most tokens of one step.
+        prefill_x: corners of the prefill curve, tokens.
+        prefill_y: corners of the prefill curve, seconds.
+        decode_base: seconds of a decode step with j requests, index j.
+        context_slope: seconds per KV token held.
+        mixed_law: seconds of a mixed step: fixed, per prefill token, per request; empty for the
+            larger of the prefill curve at all its tokens and the decode step.
+        block_size: tokens of a KV block.
+        record: keep a row per step.
+
+    Returns:
+        admitted_s, first_token_s, finish_s per request; time and duration per step (2 rows);
+        integer step columns; totals; (first refill's end, end of the steady window); peak KV
+        tokens per cycle; start of each cycle.
+    """
+    n_requests = output_tokens.size
+    admitted_s = np.empty(n_requests)
+    first_token_s = np.empty(n_requests)
+    finish_s = np.empty(n_requests)
+    next_in_list = np.empty(n_requests, dtype=np.int64)
+
+    ring = 1
+    while ring < output_tokens.max() + 1:
+        ring *= 2
+    head = np.full(ring, -1, dtype=np.int64)
+
+    capacity = 1024 if record else 1
+    times = np.empty((capacity, 2))
+    columns = np.empty((capacity, STEP_COLUMNS), dtype=np.int64)
+    cycle_peak = np.empty(1024, dtype=np.int64)
+    cycle_start = np.empty(1024)
+    totals = np.zeros(TOTALS, dtype=np.int64)
+    window = np.full(2, np.nan)
+
+    # Decoding requests by the phase of their KV fill: who needs a new block at decode step s.
+    phase = np.zeros(block_size, dtype=np.int64)
+    blocks = 0
+
+    now = 0.0
+    decode_steps = 0
+    active = 0  # decoding requests
+    partial = -1  # the request whose prompt is only partly computed
+    done_of_partial = 0
+    held = 0  # KV tokens computed for the requests in slots
+    arrived = 0
+    entered = 0
+    finished = 0
+    refill_left = 0
+    peak = 0
+    cycles = 0
+    steps = 0
+    first_refill_over = False
+
+    while finished < n_requests:
+        while arrived < n_requests and arrival_s[arrived] <= now:
+            arrived += 1
+        in_slots = active + (1 if partial >= 0 else 0)
+        waiting = arrived - entered
+        free = n_slots - in_slots
+        if in_slots == 0 and waiting == 0:
+            now = arrival_s[arrived]
+            continue
+        if first_refill_over and np.isnan(window[1]) and waiting < n_slots:
+            window[1] = now
+            totals[STEADY_COMPLETIONS] = finished - totals[STEADY_COMPLETIONS]
+
+        # -- what may happen in this step
+        if mixed:
+            decoding = active
+            room = budget - active
+            may_enter = min(free, waiting)
+        else:
+            if partial < 0 and not (refill_left > 0 and waiting > 0):
+                refill_left = 0
+                if waiting > 0 and free > 0:
+                    least = min(threshold, waiting) if eager else threshold
+                    if in_slots == 0 or free >= least:
+                        refill_left = min(free, waiting)
+                        if cycles == cycle_peak.size:
+                            cycle_peak = _grown(cycle_peak)
+                            cycle_start = _grown_floats(cycle_start)
+                        if cycles > 0:
+                            cycle_peak[cycles - 1] = peak
+                        cycle_start[cycles] = now
+                        cycles += 1
+                        peak = 0
+            refilling = partial >= 0 or refill_left > 0
+            decoding = 0 if refilling else active
+            room = budget if refilling else 0
+            may_enter = min(refill_left, waiting) if refilling else 0
+
+        # -- prefill part
+        context_before = held
+        prefill_requests = 0
+        prefill_tokens = 0
+        admitted = 0
+        completed_from = -1  # requests completed_from..completed_to-1 finish their prompt now
+        completed_to = -1
+        if partial >= 0 and room > 0:
+            chunk = min(prompt_tokens[partial] - done_of_partial, room)
+            room -= chunk
+            prefill_tokens += chunk
+            prefill_requests += 1
+            before = (done_of_partial + block_size - 1) // block_size
+            done_of_partial += chunk
+            blocks += (done_of_partial + block_size - 1) // block_size - before
+            if done_of_partial == prompt_tokens[partial]:
+                completed_from = partial
+                completed_to = partial + 1
+                partial = -1
+        while may_enter > 0 and room > 0 and partial < 0:
+            request = entered
+            entered += 1
+            may_enter -= 1
+            admitted += 1
+            admitted_s[request] = now
+            chunk = min(prompt_tokens[request], room)
+            room -= chunk
+            prefill_tokens += chunk
+            prefill_requests += 1
+            blocks += (chunk + block_size - 1) // block_size
+            if chunk == prompt_tokens[request]:
+                if completed_from < 0:
+                    completed_from = request
+                completed_to = request + 1
+            else:
+                partial = request
+                done_of_partial = chunk
+        refill_left -= admitted
+        held += prefill_tokens
+
+        # -- decode part: blocks that the step opens
+        if decoding > 0:
+            blocks += phase[decode_steps % block_size]
+            held += decoding
+
+        # -- time
+        if decoding == 0:
+            duration = _curve(float(prefill_tokens), prefill_x, prefill_y)
+        elif prefill_tokens == 0:
+            duration = decode_base[decoding] + context_slope * context_before
+        elif mixed_law.size == 3:
+            duration = (
+                mixed_law[0]
+                + mixed_law[1] * prefill_tokens
+                + mixed_law[2] * decoding
+                + context_slope * context_before
+            )
+        else:
+            together = _curve(float(prefill_tokens + decoding), prefill_x, prefill_y)
+            duration = max(together, decode_base[decoding]) + context_slope * context_before
+        now += duration
+        peak = max(peak, held)
+        totals[PEAK_CONTEXT] = max(totals[PEAK_CONTEXT], held)
+        blocks_in_use = blocks
+
+        # -- endings
+        finished_before = finished
+        if decoding > 0:
+            decode_steps += 1
+            place = decode_steps & (ring - 1)
+            request = head[place]
+            head[place] = -1
+            while request >= 0:
+                finish_s[request] = now
+                finished += 1
+                active -= 1
+                tokens = prompt_tokens[request] + output_tokens[request] - 1
+                held -= tokens
+                blocks -= (tokens + block_size - 1) // block_size
+                # A request that ends now began output_tokens - 1 decode steps ago.
+                started = decode_steps - (output_tokens[request] - 1)
+                phase[_phase(prompt_tokens[request], started, block_size)] -= 1
+                request = next_in_list[request]
+        if completed_from >= 0:
+            for request in range(completed_from, completed_to):
+                first_token_s[request] = now
+                if output_tokens[request] == 1:
+                    finish_s[request] = now
+                    finished += 1
+                    held -= prompt_tokens[request]
+                    blocks -= (prompt_tokens[request] + block_size - 1) // block_size
+                else:
+                    active += 1
+                    phase[_phase(prompt_tokens[request], decode_steps, block_size)] += 1
+                    place = (decode_steps + output_tokens[request] - 1) & (ring - 1)
+                    next_in_list[request] = head[place]
+                    head[place] = request
+        if prefill_tokens > 0 and decoding == 0:
+            totals[REFILLS] += 1
+        if not first_refill_over and partial < 0 and (mixed or refill_left <= 0):
+            first_refill_over = True
+            window[0] = now
+            # Until the window closes, this entry holds how many had finished when it opened.
+            totals[STEADY_COMPLETIONS] = finished
+
+        if record:
+            if steps == times.shape[0]:
+                times = _grown_rows_float(times)
+                columns = _grown_rows(columns)
+            times[steps, 0] = now
+            times[steps, 1] = duration
+            row = columns[steps]
+            row[PREFILL_REQUESTS] = prefill_requests
+            row[PREFILL_TOKENS] = prefill_tokens
+            row[ADMITTED] = admitted
+            row[DECODE_REQUESTS] = decoding
+            row[CONTEXT_TOKENS] = context_before
+            row[RUNNING] = in_slots + admitted
+            row[WAITING] = arrived - entered
+            row[FINISHED] = finished - finished_before
+            row[KV_BLOCKS] = blocks_in_use
+        steps += 1
+
+    if cycles > 0:
+        cycle_peak[cycles - 1] = peak
+    if np.isnan(window[1]):
+        window[1] = now
+        totals[STEADY_COMPLETIONS] = finished - totals[STEADY_COMPLETIONS]
+    totals[STEPS] = steps
+    totals[CYCLES] = cycles
+    kept = steps if record else 0
+    return (
+        admitted_s,
+        first_token_s,
+        finish_s,
+        times[:kept],
+        columns[:kept],
+        totals,
+        window,
+        cycle_peak[:cycles],
+        cycle_start[:cycles],
+    )
+
+
+@numba.njit(cache=True, inline="always")
+def _phase(prompt: int, started: int, block_size: int) -> int:
+    """Return s mod block_size of the decode steps s at which the request opens a block.
+
+    Before decode step s (counted from `started`) it holds prompt + (s - started) tokens; it opens
+    a block where that is a multiple of the block size.
+    """
+    return (started - prompt) % block_size
+
+
+@numba.njit(cache=True)
+def _grown(values: IntArray) -> IntArray:
+    larger = np.empty(2 * values.size, dtype=np.int64)
+    larger[: values.size] = values
+    return larger
+
+
+@numba.njit(cache=True)
+def _grown_floats(values: FloatArray) -> FloatArray:
+    larger = np.empty(2 * values.size)
+    larger[: values.size] = values
+    return larger
+
+
+@numba.njit(cache=True)
+def _grown_rows(rows: IntArray) -> IntArray:
+    larger = np.empty((2 * rows.shape[0], rows.shape[1]), dtype=np.int64)
+    larger[: rows.shape[0]] = rows
+    return larger
+
+
+@numba.njit(cache=True)
+def _grown_rows_float(rows: FloatArray) -> FloatArray:
+    larger = np.empty((2 * rows.shape[0], rows.shape[1]))
+    larger[: rows.shape[0]] = rows
+    return larger

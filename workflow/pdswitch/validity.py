@@ -1,0 +1,46 @@
+"""The gate: why a run is kept but not counted."""
+
+from typing import Any
+
+import pandas as pd
+
+CLOCK_TOLERANCE = 0.05
+
+
+def rejections(
+    steps: pd.DataFrame, requests: pd.DataFrame, facts: dict[str, Any], replayed: bool
+) -> list[str]:
+    """Return the reasons not to count a run, one sentence each; empty for a valid one.
+
+    Args:
+        steps: step records.
+        requests: request records.
+        facts: content of `run.json`.
+        replayed: whether every request had to generate exactly what it was asked for.
+    """
+    reasons = []
+    if replayed and facts["output_tokens"] != facts["tokens_asked"]:
+        reasons.append(
+            f"{facts['output_tokens']} tokens were generated, {facts['tokens_asked']} asked for"
+        )
+    if facts.get("requests_asked", len(requests)) != len(requests):
+        reasons.append(f"{len(requests)} requests ended of {facts['requests_asked']}")
+    aborted = int((requests["finish_reason"] == "abort").sum())
+    if aborted:
+        reasons.append(f"{aborted} requests were aborted")
+    mixed = int(((steps["prefill_tokens"] > 0) & (steps["decode_requests"] > 0)).sum())
+    if mixed and facts["policy"] != "mixed":
+        reasons.append(f"{mixed} steps mixed prefill and decode")
+    preempted = int(steps["preempted"].sum())
+    if preempted:
+        reasons.append(f"{preempted} requests were preempted: the KV memory is too small for N")
+    empty = int(((steps["prefill_tokens"] == 0) & (steps["decode_requests"] == 0)).sum())
+    if empty:
+        reasons.append(f"{empty} steps were empty: a refill found no KV memory")
+    cached = int(steps["cached_tokens"].sum())
+    if cached:
+        reasons.append(f"{cached} prompt tokens came from the prefix cache")
+    wall, summed = float(steps["done_s"].iloc[-1]), float(steps["duration_s"].sum())
+    if abs(summed - wall) > CLOCK_TOLERANCE * wall:
+        reasons.append(f"step times add up to {summed:.3f} s of {wall:.3f} s on the clock")
+    return reasons

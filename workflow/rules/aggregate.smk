@@ -1,0 +1,55 @@
+# Purpose: judge every run and sum up each dataset, then all of them.
+# Inputs:  run.json (and the records beside it) of every run, threshold.json, termination.json
+# Outputs: {cell}/{dataset}_results.json, runs.parquet, truncated_samples_{dataset}.json,
+#          pd_timeline_{dataset}.json; {results}/runs.parquet, summary.csv
+
+
+rule aggregate:
+    output:
+        results=f"{CELL}/{{dataset}}_results.json",
+        table=f"{CELL}/runs.parquet",
+        truncated=f"{CELL}/truncated_samples_{{dataset}}.json",
+        timeline=f"{CELL}/pd_timeline_{{dataset}}.json",
+    input:
+        sources=sources("aggregate"),
+        runs=run_folders,
+        online=rules.online.output.run,
+        threshold=f"{CELL}/threshold.json",
+        termination=rules.termination.output.summary,
+        requests=rules.termination.output.requests,
+        prompts=rules.prompts.output.prompts,
+    params:
+        settings=lambda wildcards: options(
+            model=MODEL,
+            num_requests=settings_of(wildcards).num_requests,
+            repeats=settings_of(wildcards).repeats,
+            lengths=settings_of(wildcards).lengths,
+            exclude_degenerate_throughput=settings_of(wildcards).exclude_degenerate_throughput,
+        ),
+    log:
+        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/aggregate.log",
+    conda:
+        ENVIRONMENT
+    shell:
+        "python3 {input.sources[0]} --dataset {wildcards.dataset:q} --settings {params.settings:q}"
+        " --prompts {input.prompts:q} --termination {input.termination:q}"
+        " --requests {input.requests:q} --threshold {input.threshold:q} --online {input.online:q}"
+        " --runs {input.runs:q} --results {output.results:q} --table {output.table:q}"
+        " --truncated {output.truncated:q} --timeline {output.timeline:q} 2>&1 | tee {log:q}"
+
+
+rule summary:
+    output:
+        runs=f"{RESULTS}/runs.parquet",
+        summary=f"{RESULTS}/summary.csv",
+    input:
+        sources=sources("summary"),
+        results=expand(rules.aggregate.output.results, dataset=DATASETS),
+        tables=expand(rules.aggregate.output.table, dataset=DATASETS),
+    log:
+        f"logs/{MODEL}/summary.log",
+    conda:
+        ENVIRONMENT
+    shell:
+        "python3 {input.sources[0]} --results {input.results:q} --tables {input.tables:q}"
+        " --runs {output.runs:q} --summary {output.summary:q} 2>&1 | tee {log:q}"

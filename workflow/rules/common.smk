@@ -1,0 +1,142 @@
+# Purpose: the validated config, and how rules name paths, sources and options.
+#
+# Rules call their script through `shell:` and declare it, with the library modules that it
+# imports, as inputs: Snakemake compares small files by content, so that touching a source reruns
+# nothing and editing one reruns the stages that import it. Params carry only the part of the
+# config that a stage reads, as one JSON text.
+
+import json
+import os
+import random
+import shutil
+import sys
+
+sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
+
+from pdswitch.config import ConfigError, parse_config
+from pdswitch.model import model_slug
+from pdswitch.sources import stage_sources
+
+try:
+    CONFIG = parse_config(config)
+except ConfigError as error:
+    raise WorkflowError(f"config: {error}") from None
+
+# Scripts import the library of this checkout, wherever it lies.
+shell.prefix(
+    f"set -euo pipefail; export PYTHONPATH={os.path.join(workflow.basedir, 'workflow')}"
+    "${{PYTHONPATH:+:$PYTHONPATH}}; "
+)
+
+RESULTS = CONFIG.output_dir.rstrip("/")
+MODEL = model_slug(CONFIG.model)
+N_SLOTS = CONFIG.batch_size
+DATASETS = sorted(CONFIG.datasets)
+CELL = f"{RESULTS}/{MODEL}/{{dataset}}/N={N_SLOTS}"
+
+
+wildcard_constraints:
+    dataset="[^/]+",
+    model="[^/]+",
+    n=r"\d+",
+    k=r"\d+",
+    rep=r"\d+",
+
+
+def sources(stage):
+    """The script of a stage and all library modules it imports, as paths."""
+    return stage_sources(workflow.basedir, stage)
+
+
+def options(**values):
+    """Part of the config as JSON text: builtins with sorted keys, so that equal means equal."""
+    return json.dumps(values, sort_keys=True)
+
+
+def engine_options():
+    """What an engine depends on."""
+    settings = CONFIG.engine.model_dump(exclude={"idle_timeout_s", "start_timeout_s"})
+    return options(
+        **settings,
+        n_slots=N_SLOTS,
+        max_input_tokens=CONFIG.max_input_tokens,
+        max_output_tokens=CONFIG.max_output_tokens,
+        tensor_parallel_size=CONFIG.tensor_parallel_size,
+        gpu_memory_utilization=CONFIG.gpu_memory_utilization,
+        disable_multiprocessing=CONFIG.disable_multiprocessing,
+    )
+
+
+def settings_of(wildcards):
+    """The settings of the dataset in the wildcards."""
+    return CONFIG.dataset(wildcards.dataset)
+
+
+# How the engine is kept, which no result depends on: not a param, so that a change reruns nothing.
+SERVICE = options(
+    idle_timeout_s=CONFIG.engine.idle_timeout_s,
+    start_timeout_s=CONFIG.engine.start_timeout_s,
+)
+SAMPLING = options(**CONFIG.sampling.model_dump())
+ENGINE = engine_options()
+
+# Where the GPU build belongs; the same question as in the set-up.
+ENVIRONMENT = os.path.join(
+    workflow.basedir,
+    "envs",
+    "gpu" if shutil.which("nvidia-smi") else "cpu",
+    "environment.yaml",
+)
+
+
+def run_arguments(wildcards):
+    """What the online run and every run of the sweep have in common."""
+    settings = settings_of(wildcards)
+    return (
+        f"--lengths {settings.lengths} --skip {settings.n_offline}"
+        f" --max-output-tokens {settings.max_output_tokens}"
+    )
+
+
+def block_priority(rep, k):
+    """Blocks in order, and within a block an order that the seed shuffles.
+
+    It depends on (seed, block, k) alone: adding a k leaves the order of the others.
+    """
+    place = random.Random(f"{CONFIG.seed}/{rep}/{k}").randrange(1000)
+    return 1_000_000 - 1000 * rep - place
+
+
+def repeats_of(dataset):
+    """The blocks of a dataset, counted from 1."""
+    return range(1, CONFIG.dataset(dataset).repeats + 1)
+
+
+def k_grid(dataset):
+    """The thresholds to measure; known once the threshold checkpoint has run."""
+    path = checkpoints.threshold.get(dataset=dataset).output[0]
+    with open(path) as file:
+        return json.load(file)["k_grid"]
+
+
+def run_folders(wildcards):
+    """The run.json of every run of the sweep."""
+    cell = CELL.format(dataset=wildcards.dataset)
+    policies = [f"threshold={k}" for k in k_grid(wildcards.dataset)] + ["policy=mixed"]
+    return [
+        f"{cell}/throughput/{policy}/rep={rep}/run.json"
+        for rep in repeats_of(wildcards.dataset)
+        for policy in policies
+    ]
+
+
+def max_model_len_argument():
+    """The engine's context where the config sets it."""
+    explicit = CONFIG.engine.max_model_len
+    return f"--max-model-len {explicit}" if explicit else ""
+
+
+def local_data(dataset):
+    """The dataset's source where it is a file of this machine, so that an edit is noticed."""
+    source = CONFIG.dataset_source(dataset).get("source")
+    return [source] if source and os.path.isfile(source) else []

@@ -1,0 +1,32 @@
+# Purpose: measure step times on the engine and fit them.
+# Inputs:  {results}/{model}/model.json
+# Outputs: {results}/{model}/profile/N={n}/steps.parquet, fit.json, run.json
+
+
+rule profile:
+    output:
+        steps=f"{RESULTS}/{MODEL}/profile/N={N_SLOTS}/steps.parquet",
+        fit=f"{RESULTS}/{MODEL}/profile/N={N_SLOTS}/fit.json",
+        run=f"{RESULTS}/{MODEL}/profile/N={N_SLOTS}/run.json",
+    input:
+        sources=sources("step_times"),
+        model=rules.model.output.manifest,
+    params:
+        engine=ENGINE,
+        options=options(
+            num_prefill_samples=CONFIG.num_prefill_samples,
+            num_decode_repeats=CONFIG.num_decode_repeats,
+            max_tokens=CONFIG.profile_max_tokens,
+            seed=CONFIG.seed,
+        ),
+    log:
+        f"logs/{MODEL}/profile/N={N_SLOTS}.log",
+    threads: workflow.cores
+    resources:
+        engine=1,
+    conda:
+        ENVIRONMENT
+    shell:
+        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
+        " --service {SERVICE:q} --options {params.options:q}"
+        " --steps {output.steps:q} --fit {output.fit:q} --run {output.run:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,26 @@
+# Purpose: turn a dataset into requests: text, chat template, token ids.
+# Inputs:  {results}/{model}/model.json, the dataset's own source
+# Outputs: {results}/{model}/{dataset}/prompts.parquet, prompts.json (manifest)
+
+
+rule prompts:
+    output:
+        prompts=f"{RESULTS}/{MODEL}/{{dataset}}/prompts.parquet",
+        manifest=f"{RESULTS}/{MODEL}/{{dataset}}/prompts.json",
+    input:
+        sources=sources("prompts"),
+        model=rules.model.output.manifest,
+        data=lambda wildcards: local_data(wildcards.dataset),
+    params:
+        options=lambda wildcards: options(**CONFIG.dataset_source(wildcards.dataset)),
+        max_model_len=lambda wildcards: max_model_len_argument(),
+        max_output_tokens=lambda wildcards: settings_of(wildcards).max_output_tokens,
+    log:
+        f"logs/{MODEL}/{{dataset}}/prompts.log",
+    conda:
+        ENVIRONMENT
+    shell:
+        "python3 {input.sources[0]} --dataset {wildcards.dataset:q} --options {params.options:q}"
+        " --model {input.model:q} {params.max_model_len}"
+        " --max-output-tokens {params.max_output_tokens}"
+        " --output {output.prompts:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"

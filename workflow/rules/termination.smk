@@ -1,0 +1,37 @@
+# Purpose: serve every request once, ending by itself; estimate p offline.
+# Inputs:  prompts.parquet, model.json
+# Outputs: {cell}/termination/requests.parquet, run.json, termination.json
+# ({cell} is {results}/{model}/{dataset}/N={n})
+
+
+rule termination:
+    output:
+        requests=f"{CELL}/termination/requests.parquet",
+        run=f"{CELL}/termination/run.json",
+        summary=f"{CELL}/termination/termination.json",
+    input:
+        sources=sources("termination"),
+        model=rules.model.output.manifest,
+        prompts=rules.prompts.output.prompts,
+        manifest=rules.prompts.output.manifest,
+    params:
+        engine=ENGINE,
+        sampling=SAMPLING,
+        max_output_tokens=lambda wildcards: settings_of(wildcards).max_output_tokens,
+        n_offline=lambda wildcards: settings_of(wildcards).n_offline,
+        estimator=lambda wildcards: settings_of(wildcards).offline_p_estimator,
+        ema_alpha=lambda wildcards: settings_of(wildcards).ema_alpha,
+    log:
+        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/termination.log",
+    threads: workflow.cores
+    resources:
+        engine=1,
+    conda:
+        ENVIRONMENT
+    shell:
+        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
+        " --service {SERVICE:q} --sampling {params.sampling:q} --prompts {input.prompts:q}"
+        " --max-output-tokens {params.max_output_tokens} --n-offline {params.n_offline}"
+        " --estimator {params.estimator} --ema-alpha {params.ema_alpha}"
+        " --requests {output.requests:q} --run {output.run:q} --output {output.summary:q}"
+        " 2>&1 | tee {log:q}"

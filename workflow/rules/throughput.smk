@@ -1,0 +1,52 @@
+# Purpose: measure the throughput of one threshold k, or of vLLM's own mixed policy, once.
+# Inputs:  prompts.parquet, termination/requests.parquet (lengths); the value of k, and nothing else
+#          of the theory, so that editing it invalidates no measurement
+# Outputs: {cell}/throughput/threshold={k}/rep={rep}/requests.parquet, steps.parquet, run.json
+#          {cell}/throughput/policy=mixed/rep={rep}/ the same
+
+
+rule throughput:
+    output:
+        requests=f"{CELL}/throughput/threshold={{k}}/rep={{rep}}/requests.parquet",
+        steps=f"{CELL}/throughput/threshold={{k}}/rep={{rep}}/steps.parquet",
+        run=f"{CELL}/throughput/threshold={{k}}/rep={{rep}}/run.json",
+    input:
+        sources=sources("throughput"),
+        model=rules.model.output.manifest,
+        prompts=rules.prompts.output.prompts,
+        lengths=rules.termination.output.requests,
+    params:
+        engine=ENGINE,
+        sampling=SAMPLING,
+        run=lambda wildcards: run_arguments(wildcards),
+        policy=lambda wildcards: f"--threshold {wildcards.k} --drain {settings_of(wildcards).drain}",
+        folder=lambda wildcards, output: os.path.dirname(output.run),
+    log:
+        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/threshold={{k}}-rep={{rep}}.log",
+    priority: lambda wildcards: block_priority(int(wildcards.rep), int(wildcards.k))
+    threads: workflow.cores
+    resources:
+        engine=1,
+    conda:
+        ENVIRONMENT
+    shell:
+        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
+        " --service {SERVICE:q} --sampling {params.sampling:q} --prompts {input.prompts:q}"
+        " --natural-lengths {input.lengths:q} {params.run} {params.policy}"
+        " --rep {wildcards.rep} --output {params.folder:q} 2>&1 | tee {log:q}"
+
+
+use rule throughput as throughput_mixed with:
+    output:
+        requests=f"{CELL}/throughput/policy=mixed/rep={{rep}}/requests.parquet",
+        steps=f"{CELL}/throughput/policy=mixed/rep={{rep}}/steps.parquet",
+        run=f"{CELL}/throughput/policy=mixed/rep={{rep}}/run.json",
+    params:
+        engine=ENGINE,
+        sampling=SAMPLING,
+        run=lambda wildcards: run_arguments(wildcards),
+        policy="",
+        folder=lambda wildcards, output: os.path.dirname(output.run),
+    log:
+        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/policy=mixed-rep={{rep}}.log",
+    priority: lambda wildcards: block_priority(int(wildcards.rep), 0)

@@ -1,0 +1,64 @@
+"""Serve every request once under vLLM's own policy, ending by itself, and estimate p.
+
+The natural lengths are replayed by the later stages. p is estimated offline from the first
+requests only, those that the measured runs leave out.
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from pdswitch.degenerate import is_degenerate
+from pdswitch.engine.job import add_engine_arguments, engine_of
+from pdswitch.files import write_json, write_parquet
+from pdswitch.measurement import Measurement, measure, natural_requests
+from pdswitch.policy import Policy
+from pdswitch.termination import summarise_lengths
+
+
+def main() -> None:
+    """Run the stage."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_engine_arguments(parser)
+    parser.add_argument("--prompts", type=Path, required=True, help="prompts.parquet")
+    parser.add_argument("--max-output-tokens", type=int, required=True)
+    parser.add_argument("--n-offline", type=int, required=True, help="requests p is estimated from")
+    parser.add_argument("--estimator", default="mean", help="offline estimator of p")
+    parser.add_argument("--ema-alpha", type=float, default=0.3)
+    parser.add_argument("--requests", type=Path, required=True, help="output: requests.parquet")
+    parser.add_argument("--run", type=Path, required=True, help="output: run.json")
+    parser.add_argument("--output", type=Path, required=True, help="output: termination.json")
+    arguments = parser.parse_args()
+    prompts = pd.read_parquet(arguments.prompts)
+    with engine_of(arguments) as engine:
+        run = measure(
+            engine,
+            Policy(kind="mixed"),
+            natural_requests(prompts, arguments.max_output_tokens),
+            arguments.sampling,
+            label="natural lengths",
+            want_outputs=True,
+        )
+    requests = with_outputs(run, prompts)
+    summary = summarise_lengths(
+        requests, arguments.n_offline, arguments.estimator, arguments.ema_alpha
+    )
+    write_parquet(arguments.requests, requests)
+    write_json(arguments.run, run.facts)
+    write_json(arguments.output, summary)
+
+
+def with_outputs(run: Measurement, prompts: pd.DataFrame) -> pd.DataFrame:
+    """Return the run's requests in the order of the prompts, with what they generated."""
+    requests = run.record.requests_frame().set_index("request_id")
+    requests = requests.loc[prompts["request_id"]].reset_index()
+    requests["text"] = [output.text for output in run.outputs]
+    requests["output_token_ids"] = [output.token_ids for output in run.outputs]
+    requests["truncated"] = requests["finish_reason"] == "length"
+    requests["degenerate"] = [is_degenerate(output.token_ids) for output in run.outputs]
+    return requests
+
+
+if __name__ == "__main__":
+    main()

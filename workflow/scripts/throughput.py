@@ -1,0 +1,39 @@
+"""Measure one run: a fixed threshold k, or vLLM's own mixed policy, once."""
+
+import argparse
+from pathlib import Path
+
+from pdswitch.engine.job import add_engine_arguments, engine_of
+from pdswitch.measurement import add_request_arguments, measure, requests_of
+from pdswitch.policy import Policy
+
+
+def main() -> None:
+    """Run the job."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_engine_arguments(parser)
+    add_request_arguments(parser)
+    parser.add_argument("--threshold", type=int, help="k; without it the policy is mixed")
+    parser.add_argument("--drain", choices=["eager", "strict"], default="eager")
+    parser.add_argument("--rep", type=int, default=1, help="number of the repeat")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the records")
+    arguments = parser.parse_args()
+    if arguments.threshold is None:
+        policy, label = Policy(kind="mixed"), "mixed"
+    else:
+        policy = Policy(kind="fixed", threshold=arguments.threshold, drain=arguments.drain)
+        label = f"k={arguments.threshold}"
+    with engine_of(arguments) as engine:
+        run = measure(
+            engine,
+            policy,
+            requests_of(arguments),
+            arguments.sampling,
+            label=f"{label} rep={arguments.rep}",
+        )
+    run.facts["rep"] = arguments.rep
+    run.write(arguments.output)
+
+
+if __name__ == "__main__":
+    main()
