@@ -126,6 +126,9 @@ class EngineSettings(Strict):
     enforce_eager: bool | None = Field(
         None, description="No compilation, no CUDA graphs. Default: true on the CPU only."
     )
+    threads: int | None = Field(
+        None, ge=1, description="Cores of a CPU engine. Default: all but one."
+    )
     cuda_graph_sizes: list[int] | None = Field(
         None, description="Batch sizes captured as CUDA graphs. Default: 1, 2, 4, every 8th, N."
     )

@@ -86,15 +86,27 @@ def make_requests(
     """
     if lengths == "natural":
         return natural_requests(prompts, max_output_tokens)
-    if lengths == "replay":
-        tokens = natural_lengths.loc[prompts["request_id"]]
-    else:
-        tokens = prompts["reference_output_tokens"].clip(1, max_output_tokens)
-        if tokens.isna().any():
-            raise ValueError(
-                f"{int(tokens.isna().sum())} of {len(tokens)} requests have no answer in the "
-                "dataset; use lengths: replay"
-            )
+    if lengths == "dataset":
+        return dataset_requests(prompts, max_output_tokens)
+    return _exact_requests(prompts, natural_lengths.loc[prompts["request_id"]])
+
+
+def dataset_requests(prompts: pd.DataFrame, max_output_tokens: int) -> list[Request]:
+    """Return requests that generate as many tokens as the dataset's own answers have.
+
+    Raises:
+        ValueError: if an answer is missing.
+    """
+    missing = int(prompts["reference_output_tokens"].isna().sum())
+    if missing:
+        raise ValueError(
+            f"{missing} of {len(prompts)} requests have no answer in the dataset; "
+            "use lengths: replay"
+        )
+    return _exact_requests(prompts, prompts["reference_output_tokens"].clip(1, max_output_tokens))
+
+
+def _exact_requests(prompts: pd.DataFrame, tokens: pd.Series) -> list[Request]:
     return [
         Request(row.request_id, _token_list(row.prompt_token_ids), int(length), True)
         for row, length in zip(prompts.itertuples(index=False), tokens, strict=True)

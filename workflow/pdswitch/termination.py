@@ -5,12 +5,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pdswitch.estimation import (
     Estimate,
-    estimate_all,
+    estimate_censored,
+    estimate_ema_inverse,
+    estimate_ema_length,
+    estimate_mean,
     geometric_ks_distance,
-    hazard_by_age,
+    hazard,
 )
 
 
@@ -27,7 +31,7 @@ def summarise_lengths(
     """
     lengths = requests["output_tokens"].to_numpy(np.int64)
     cut = requests["truncated"].to_numpy(bool)
-    offline = estimate_all(lengths[:n_offline], cut[:n_offline], smoothing)
+    offline = _estimates(lengths[:n_offline], cut[:n_offline], smoothing)
     chosen = offline[estimator]
     return {
         "n": len(requests),
@@ -36,16 +40,28 @@ def summarise_lengths(
         "termination_probability": chosen.termination_probability,
         "standard_error": chosen.standard_error,
         "estimates": _by_name(offline),
-        "all_requests": _by_name(estimate_all(lengths, cut, smoothing)),
+        "all_requests": _by_name(_estimates(lengths, cut, smoothing)),
         "mean_output_tokens": lengths.mean(),
         "std_output_tokens": lengths.std(),
         "cv": lengths.std() / lengths.mean(),
         "truncated": int(cut.sum()),
         "degenerate": int(requests["degenerate"].sum()),
-        "geometric_ks_distance": geometric_ks_distance(lengths, cut),
-        "hazard": asdict(hazard_by_age(lengths, cut)),
+        # The distance needs an end that was seen.
+        "geometric_ks_distance": None if cut.all() else geometric_ks_distance(lengths, cut),
+        "hazard": asdict(hazard(lengths, cut)),
         "mean_prompt_tokens": requests["prompt_tokens"].mean(),
         "min_prompt_tokens": int(requests["prompt_tokens"].min()),
+    }
+
+
+def _estimates(
+    lengths: NDArray[np.int64], cut: NDArray[np.bool_], smoothing: float
+) -> dict[str, Estimate]:
+    return {
+        "mean": estimate_mean(lengths),
+        "censored": estimate_censored(lengths, cut),
+        "ema_inverse": estimate_ema_inverse(lengths, smoothing),
+        "ema_length": estimate_ema_length(lengths, smoothing),
     }
 
 

@@ -18,6 +18,7 @@ rule termination:
         engine=ENGINE,
         sampling=SAMPLING,
         max_output_tokens=lambda wildcards: settings_of(wildcards).max_output_tokens,
+        lengths=lambda wildcards: settings_of(wildcards).lengths,
         n_offline=lambda wildcards: settings_of(wildcards).n_offline,
         estimator=lambda wildcards: settings_of(wildcards).offline_p_estimator,
         ema_alpha=lambda wildcards: settings_of(wildcards).ema_alpha,
@@ -31,6 +32,7 @@ rule termination:
     shell:
         "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
         " --service {SERVICE:q} --sampling {params.sampling:q} --prompts {input.prompts:q}"
+        " --lengths {params.lengths}"
         " --max-output-tokens {params.max_output_tokens} --n-offline {params.n_offline}"
         " --estimator {params.estimator} --ema-alpha {params.ema_alpha}"
         " --requests {output.requests:q} --run {output.run:q} --output {output.summary:q}"

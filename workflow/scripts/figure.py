@@ -1,6 +1,7 @@
 """Draw one figure, as PDF and PNG."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,76 +10,91 @@ from matplotlib.figure import Figure
 
 from pdswitch.figures import (
     hazard,
-    length_distribution,
-    online_convergence,
+    input_length_distribution,
+    online_kstar_convergence,
+    output_length_distribution,
     profiling_results,
     throughput_vs_k,
     timeline,
 )
-from pdswitch.figures.style import save
+from pdswitch.figures.save import save_figure
 from pdswitch.files import read_json
 
 
-def _throughput_vs_k(a: argparse.Namespace) -> Figure:
-    return throughput_vs_k.draw(read_json(a.inputs[0]))
+def _throughput_vs_k(_: str, results: Path) -> Figure:
+    return throughput_vs_k.draw(read_json(results))
 
 
-def _profiling_results(a: argparse.Namespace) -> Figure:
-    return profiling_results.draw(pd.read_parquet(a.inputs[0]), read_json(a.inputs[1])["timing"])
+def _profiling_results(dataset: str, steps: Path, threshold: Path) -> Figure:
+    return profiling_results.draw(dataset, pd.read_parquet(steps), read_json(threshold)["timing"])
 
 
-def _input_length_distribution(a: argparse.Namespace) -> Figure:
-    prompts = pd.read_parquet(a.inputs[0], columns=["prompt_tokens"])
-    return length_distribution.draw_input(a.dataset, prompts["prompt_tokens"])
+def _input_length_distribution(dataset: str, prompts: Path) -> Figure:
+    tokens = pd.read_parquet(prompts, columns=["prompt_tokens"])["prompt_tokens"]
+    return input_length_distribution.draw(dataset, tokens.to_numpy())
 
 
-def _output_length_distribution(a: argparse.Namespace) -> Figure:
-    return length_distribution.draw_output(
-        a.dataset, pd.read_parquet(a.inputs[0]), read_json(a.inputs[1])
+def _output_length_distribution(dataset: str, requests: Path, termination: Path) -> Figure:
+    columns = ["output_tokens", "truncated"]
+    return output_length_distribution.draw(
+        dataset, pd.read_parquet(requests, columns=columns), read_json(termination)
     )
 
 
-def _online_kstar_convergence(a: argparse.Namespace) -> Figure:
-    return online_convergence.draw(a.dataset, pd.read_parquet(a.inputs[0]), read_json(a.inputs[1]))
+def _online_kstar_convergence(dataset: str, history: Path, threshold: Path) -> Figure:
+    return online_kstar_convergence.draw(dataset, pd.read_parquet(history), read_json(threshold))
 
 
-def _timeline(a: argparse.Namespace) -> Figure:
-    return timeline.draw(f"{a.dataset}: the run at k*", read_json(a.inputs[0]))
+def _timeline(dataset: str, phases: Path) -> Figure:
+    return timeline.draw(dataset, read_json(phases))
 
 
-def _hazard(a: argparse.Namespace) -> Figure:
-    return hazard.draw(a.dataset, read_json(a.inputs[0]))
+def _hazard(dataset: str, termination: Path) -> Figure:
+    return hazard.draw(dataset, read_json(termination))
 
 
-# Each with the inputs it wants, in order.
-FIGURES: dict[str, tuple[Callable[[argparse.Namespace], Figure], str]] = {
-    "throughput_vs_k": (_throughput_vs_k, "results JSON"),
-    "profiling_results": (_profiling_results, "profile steps.parquet, threshold.json"),
-    "input_length_distribution": (_input_length_distribution, "prompts.parquet"),
+# Each with the input files that it wants, in order.
+FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
+    "throughput_vs_k": (_throughput_vs_k, ("{dataset}_results.json",)),
+    "profiling_results": (_profiling_results, ("profile steps.parquet", "threshold.json")),
+    "input_length_distribution": (_input_length_distribution, ("prompts.parquet",)),
     "output_length_distribution": (
         _output_length_distribution,
-        "termination requests.parquet, termination.json",
+        ("termination requests.parquet", "termination.json"),
     ),
     "online_kstar_convergence": (
         _online_kstar_convergence,
-        "kstar_history.parquet, threshold.json",
+        ("kstar_history.parquet", "threshold.json"),
     ),
-    "timeline": (_timeline, "timeline JSON"),
-    "hazard": (_hazard, "termination.json"),
+    "timeline": (_timeline, ("pd_timeline_{dataset}.json",)),
+    "hazard": (_hazard, ("termination.json",)),
 }
 
 
 def main() -> None:
     """Draw the figure."""
-    wanted = "; ".join(f"{name}: {inputs}" for name, (_, inputs) in FIGURES.items())
-    parser = argparse.ArgumentParser(description=__doc__, epilog=f"Inputs — {wanted}.")
-    parser.add_argument("name", choices=FIGURES)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--inputs", type=Path, nargs="+", required=True)
+    wanted = [f"  {name}: {', '.join(inputs)}" for name, (_, inputs) in FIGURES.items()]
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="\n".join(["inputs, in this order:", *wanted]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=FIGURES, help="which figure")
+    parser.add_argument("--dataset", required=True, help="its name, for the title")
+    parser.add_argument("--inputs", type=Path, nargs="+", required=True, help="see below")
     parser.add_argument("--output-stem", type=Path, required=True, help="path without ending")
     arguments = parser.parse_args()
-    drawing, _ = FIGURES[arguments.name]
-    save(drawing(arguments), arguments.output_stem)
+    draw, inputs = FIGURES[arguments.name]
+    if len(arguments.inputs) != len(inputs):
+        parser.error(
+            f"{arguments.name} wants {len(inputs)} inputs ({', '.join(inputs)}), "
+            f"got {len(arguments.inputs)}"
+        )
+    try:
+        written = save_figure(draw(arguments.dataset, *arguments.inputs), arguments.output_stem)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print("wrote", *written)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,36 @@
-"""Write the report: one self-contained HTML page over all datasets."""
+"""Write the report: one self-contained HTML page over all models, datasets and N."""
 
 import argparse
+import sys
 from pathlib import Path
 
-from pdswitch.files import atomic_path, read_json
-from pdswitch.report import FIGURES, render
+from pdswitch.files import atomic_path
+from pdswitch.report import load_cell, render
 
 
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--template", type=Path, required=True)
-    parser.add_argument("--results", type=Path, nargs="+", required=True, help="results JSON files")
+    parser.add_argument("--template", type=Path, required=True, help="report.html.j2")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="results JSON files, each with its figures (PNG) beside it",
+    )
     parser.add_argument("--config", required=True, help="the merged config, as text")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="report.html")
     arguments = parser.parse_args()
-    cells = [read_json(path) for path in arguments.results]
-    figures = [
-        {name: path.parent / f"{cell['dataset']}_{name}.png" for name, _ in FIGURES}
-        for path, cell in zip(arguments.results, cells, strict=True)
-    ]
     template = arguments.template.read_text(encoding="utf-8")
+    try:
+        cells = [load_cell(path) for path in arguments.results]
+        page = render(template, cells, arguments.config)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     with atomic_path(arguments.output) as aside:
-        aside.write_text(render(template, cells, arguments.config, figures), encoding="utf-8")
+        aside.write_text(page, encoding="utf-8")
+    print(f"wrote {arguments.output}: {len(cells)} results, {len(page) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

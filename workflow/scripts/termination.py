@@ -1,7 +1,8 @@
 """Serve every request once under vLLM's own policy, ending by itself, and estimate p.
 
-The natural lengths are replayed by the later stages. p is estimated offline from the first
-requests only, those that the measured runs leave out.
+The lengths are replayed by the later stages. p is estimated offline from the first requests only,
+those that the measured runs leave out. With --lengths dataset the requests do not end by
+themselves but where the dataset's own answers do: for traces, and for models without real weights.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import pandas as pd
 from pdswitch.degenerate import is_degenerate
 from pdswitch.engine.job import add_engine_arguments, engine_of
 from pdswitch.files import write_json, write_parquet
-from pdswitch.measurement import Measurement, measure, natural_requests
+from pdswitch.measurement import Measurement, dataset_requests, measure, natural_requests
 from pdswitch.policy import Policy
 from pdswitch.termination import summarise_lengths
 
@@ -23,6 +24,7 @@ def main() -> None:
     add_engine_arguments(parser)
     parser.add_argument("--prompts", type=Path, required=True, help="prompts.parquet")
     parser.add_argument("--max-output-tokens", type=int, required=True)
+    parser.add_argument("--lengths", choices=["replay", "natural", "dataset"], default="replay")
     parser.add_argument("--n-offline", type=int, required=True, help="requests p is estimated from")
     parser.add_argument("--estimator", default="mean", help="offline estimator of p")
     parser.add_argument("--ema-alpha", type=float, default=0.3)
@@ -32,19 +34,25 @@ def main() -> None:
     arguments = parser.parse_args()
     prompts = pd.read_parquet(arguments.prompts)
     with engine_of(arguments) as engine:
+        if arguments.lengths == "dataset":
+            requests = dataset_requests(prompts, arguments.max_output_tokens)
+        else:
+            requests = natural_requests(prompts, arguments.max_output_tokens)
         run = measure(
             engine,
             Policy(kind="mixed"),
-            natural_requests(prompts, arguments.max_output_tokens),
+            requests,
             arguments.sampling,
             label="natural lengths",
             want_outputs=True,
         )
-    requests = with_outputs(run, prompts)
+    served = with_outputs(run, prompts)
+    if arguments.lengths == "dataset":
+        served["truncated"] = prompts["reference_output_tokens"] > arguments.max_output_tokens
     summary = summarise_lengths(
-        requests, arguments.n_offline, arguments.estimator, arguments.ema_alpha
+        served, arguments.n_offline, arguments.estimator, arguments.ema_alpha
     )
-    write_parquet(arguments.requests, requests)
+    write_parquet(arguments.requests, served)
     write_json(arguments.run, run.facts)
     write_json(arguments.output, summary)
 

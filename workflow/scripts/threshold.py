@@ -9,24 +9,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import block_diag
 
 from pdswitch.files import read_json, write_json
 from pdswitch.grid import k_grid
 from pdswitch.profiling.fit import fit_steps
 from pdswitch.theory import (
+    ContextDecode,
     StepTimes,
+    TabulatedPrefill,
     asymptotic_theta,
     corrected_throughput,
-    curves_of_fit,
     k_star_measured,
     optimal_threshold,
-    parameter_uncertainty,
     predicted_throughput,
     sensitivity,
+    threshold_distribution,
     threshold_table,
+    throughput_band,
+    transition_points,
 )
 
-SENSITIVITY_FACTORS = np.geomspace(0.25, 4, 33)
+# No answer is longer than a million tokens; at p = 1 every one has a single token.
+TABLE_RANGE = (1e-6, 1.0)
 
 
 def main() -> None:
@@ -70,69 +75,76 @@ def compute(
         ValueError: if the profile or the estimate of p does not allow a prediction.
     """
     n_slots, p = options["n_slots"], termination["termination_probability"]
-    prompt = termination["mean_prompt_tokens"]
+    error, prompt = termination["standard_error"], termination["mean_prompt_tokens"]
     # One refill is at least one request, and at most N of them or what one step takes.
     largest = min(n_slots * prompt, options["max_num_batched_tokens"])
     fit = fit_steps(steps, n_slots, (termination["min_prompt_tokens"], largest))
     prefill, decode = fit["prefill"]["linear"], fit["decode"]["linear"]
     times = StepTimes(prefill["alpha_p"], prefill["beta_p"], decode["alpha_d"], decode["beta_d"])
     ratio = p * times.alpha_p / times.alpha_d
+    theta = float(asymptotic_theta(ratio))
     closed = {
         form: optimal_threshold(n_slots, p, times.alpha_p, times.alpha_d, times.beta_d, form)
         for form in ("expected", "single_exit")
     }
-    measured, measured_curve = k_star_measured(n_slots, p, *curves_of_fit(fit), prompt)
-    error = parameter_uncertainty(
-        n_slots,
-        p,
-        termination["standard_error"],
-        (times.alpha_p, times.beta_p),
-        np.array(prefill["covariance"]),
-        (times.alpha_d, times.beta_d),
-        np.array(decode["covariance"]),
-        prompt,
-        options["seed"],
+    measured, measured_curve = k_star_measured(n_slots, p, *measured_curves(fit), prompt)
+    # The two fits rest on different steps: their errors are independent.
+    covariance = block_diag(prefill["covariance"], decode["covariance"])
+    seed = options["seed"]
+    distribution = threshold_distribution(
+        n_slots, p, error, times.alpha_p, times.alpha_d, covariance[::2, ::2], seed=seed
     )
-    table = threshold_table(n_slots, times.alpha_p, times.alpha_d)
+    low, high = throughput_band(n_slots, p, error, times, prompt, covariance, seed=seed)
+    edges, thresholds = threshold_table(n_slots, times.alpha_p, times.alpha_d, *TABLE_RANGE)
     k_star = closed[options["per_completion"]]
     return {
         "n_slots": n_slots,
         "termination_probability": p,
-        "standard_error": termination["standard_error"],
+        "standard_error": error,
         "mean_prompt_tokens": prompt,
         "timing": fit,
         "ratio": ratio,
-        "theta": asymptotic_theta(ratio),
+        "theta": theta,
         "per_completion": options["per_completion"],
         "k_star": k_star,
         "k_star_expected": closed["expected"],
         "k_star_single_exit": closed["single_exit"],
         "k_star_measured": measured,
-        "k_star_asymptotic": asymptotic_theta(ratio) * n_slots,
-        "k_star_range": [error.k_low, error.k_high],
+        "k_star_asymptotic": theta * n_slots,
+        "k_star_range": distribution.interval(),
         "predicted": {
             "threshold": np.arange(1, n_slots + 1),
             "throughput": predicted_throughput(n_slots, p, times, prompt),
             "single_exit": predicted_throughput(n_slots, p, times, prompt, "single_exit"),
             "corrected": corrected_throughput(n_slots, p, times, prompt),
             "measured_curves": measured_curve,
-            "low": error.low,
-            "high": error.high,
+            "low": low,
+            "high": high,
         },
         "sensitivity": {
-            name: {"values": values, "k_star": thresholds}
-            for name, (values, thresholds) in sensitivity(
-                n_slots, p, times.alpha_p, times.alpha_d, SENSITIVITY_FACTORS
-            ).items()
+            name: {"values": values, "k_star": found}
+            for name, (values, found) in sensitivity(n_slots, p, times, prompt).items()
         },
         "transition_points": [
-            {"p": edge, "k": int(k)}
-            for edge, k in zip(table.p_edges, table.thresholds[1:], strict=True)
+            {"p": edge, "k": k}
+            for edge, k in zip(
+                *transition_points(n_slots, times.alpha_p, times.alpha_d), strict=True
+            )
         ],
-        "table": {"p_edges": table.p_edges, "thresholds": table.thresholds},
+        "table": {"p_edges": edges, "thresholds": thresholds},
         "k_grid": k_grid(options["k_grid"], n_slots, k_star),
         "computed_at": datetime.now(UTC).isoformat(),
     }
+
+
+def measured_curves(fit: dict[str, Any]) -> tuple[TabulatedPrefill, ContextDecode]:
+    """Return the measured curves of a fit: prefill tabulated, decode with its context term."""
+    table, context = fit["prefill"]["table"], fit["decode"]["context"]
+    return (
+        TabulatedPrefill(tuple(table["tokens"]), tuple(table["seconds"])),
+        # Noise can make a slope negative, which no step time has.
+        ContextDecode(*(max(context[name], 0.0) for name in ("alpha_d", "beta_d", "gamma_d"))),
+    )
 
 
 if __name__ == "__main__":

@@ -1,50 +1,74 @@
 """Print the verdict of every dataset, and where the figures and the report are."""
 
 import argparse
+import csv
 import sys
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from pdswitch.files import read_json
+from pdswitch.wording import headline, verdict_rows
 
 
 def main() -> None:
     """Print it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path, nargs="?", default=Path("results"))
-    arguments = parser.parse_args()
-    summary = arguments.results / "summary.csv"
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="?",
+        default=Path("results"),
+        help="the workflow's output folder, with summary.csv",
+    )
+    folder = parser.parse_args().results
+    try:
+        files = result_files(folder)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    console = Console(highlight=False)
+    for file in files:
+        print_verdict(console, file)
+    console.print(Text.assemble(("report  ", "bold"), str(folder / "report.html")), soft_wrap=True)
+
+
+def result_files(folder: Path) -> list[Path]:
+    """Return the results files that the summary names: older ones may lie beside them.
+
+    Raises:
+        ValueError: if there is no summary.
+    """
+    summary = folder / "summary.csv"
     if not summary.is_file():
-        sys.exit(f"error: {summary} does not exist; run the workflow first: make run")
-    console = Console()
-    table = Table("dataset", "N", "k* offline", "k* online", "k̂", "regret", "95 %", "k̂ / mixed")
-    folders = []
-    for row in pd.read_csv(summary).itertuples(index=False):
-        folder = arguments.results / row.model / row.dataset / f"N={row.n_slots}"
-        result = read_json(folder / f"{row.dataset}_results.json")
-        verdict = result["verdict"]
-        interval = "–"
-        if verdict["regret_low"] is not None:
-            interval = f"{100 * verdict['regret_low']:.1f} – {100 * verdict['regret_high']:.1f} %"
-        table.add_row(
-            row.dataset,
-            str(row.n_slots),
-            str(result["k_star"]),
-            str(result["k_star_online"]),
-            str(result["k_hat"]),
-            f"{100 * verdict['regret']:.1f} %",
-            interval,
-            f"{verdict['mixed_ratio']:.3f}",
-        )
-        folders.append((folder, verdict["sentence"]))
-    console.print(table)
-    for folder, sentence in folders:
-        console.print(sentence, highlight=False)
-        console.print(f"figures: {folder}/", highlight=False)
-    console.print(f"report:  {arguments.results / 'report.html'}", highlight=False)
+        raise ValueError(f"{summary} does not exist; run the workflow first: make run")
+    with summary.open(newline="", encoding="utf-8") as table:
+        return [
+            folder
+            / row["model"]
+            / row["dataset"]
+            / f"N={row['n_slots']}"
+            / f"{row['dataset']}_results.json"
+            for row in csv.DictReader(table)
+        ]
+
+
+def print_verdict(console: Console, file: Path) -> None:
+    """Print one dataset's verdict, from its results file."""
+    results = read_json(file)
+    name = f"{results['dataset']}, {results['model']}, N = {results['n_slots']}"
+    console.print(Text(name, style="bold underline"))
+    console.print(Text(headline(results)))
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="bold", no_wrap=True)
+    rows.add_column()
+    # Text, not str: a name in square brackets is no markup.
+    for label, value in verdict_rows(results):
+        rows.add_row(Text(label), Text(value))
+    rows.add_row(Text("figures"), Text(f"{file.parent}/{results['dataset']}_*.pdf"))
+    console.print(Padding(rows, (0, 0, 1, 2)))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from pdswitch.engine.spec import EngineSpec
 LOG_TAIL_LINES = 30
 POLL_S = 0.1
 STOP_TIMEOUT_S = 20.0
+LAST_WORDS_S = 5.0
 
 Say = Callable[[str], None]
 
@@ -48,9 +49,10 @@ class EngineError(RuntimeError):
 class Engine:
     """A connection to the engine of one device. Made by `open_engine`."""
 
-    def __init__(self, connection: socket.socket, log: Path, owner: Hello) -> None:
+    def __init__(self, connection: socket.socket, note: EngineNote, owner: Hello) -> None:
         self._connection = connection
-        self._log = log
+        self._log = Path(note.log)
+        self._pid = note.pid
         self.description: Description = self._ask(owner)
 
     @property
@@ -77,12 +79,19 @@ class Engine:
                 if progress is not None:
                     progress(answer)
         except OSError as error:
-            raise EngineError(_died(self._log)) from error
+            raise EngineError(self._died()) from error
         if answer is None:
-            raise EngineError(_died(self._log))
+            raise EngineError(self._died())
         if isinstance(answer, Failure):
             raise EngineError(f"the engine refused: {answer.message}")
         return answer
+
+
+    def _died(self) -> str:
+        # Its last words may still be on the way to the log.
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+            psutil.Process(self._pid).wait(LAST_WORDS_S)
+        return _died(self._log)
 
 
 @contextlib.contextmanager
@@ -119,7 +128,7 @@ def open_engine(
                 spec, directory, owner, idle_timeout_s, start_timeout_s, log_folder, say
             )
         with connection:
-            yield Engine(connection, Path(_read_note(directory).log), owner)
+            yield Engine(connection, _read_note(directory), owner)
 
 
 def workflow_process() -> Hello:

@@ -1,5 +1,6 @@
 """From the config's engine options and a model's manifest to the spec of an engine."""
 
+import os
 from typing import Any, Literal
 
 import msgspec
@@ -14,6 +15,7 @@ from pdswitch.engine.spec import (
 from pdswitch.model import ModelManifest
 
 CPU_BLOCK_SIZE = 128  # vLLM's own on the CPU
+FLOAT32_OVER_BFLOAT16 = 2
 
 
 class EngineOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -30,6 +32,7 @@ class EngineOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     max_num_batched_tokens: int = 8192
     num_kv_blocks: int | None = None
     enforce_eager: bool | None = None
+    threads: int | None = None
     cuda_graph_sizes: list[int] | None = None
     tensor_parallel_size: int = 1
     gpu_memory_utilization: float = 0.9
@@ -52,6 +55,11 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
     if blocks is None and on_cpu:
         # vLLM keeps one block for itself.
         blocks = options.n_slots * -(-max_model_len // CPU_BLOCK_SIZE) + 1
+    memory = None
+    if on_cpu and blocks is not None:
+        # Named, because vLLM would else reserve most of the machine's memory and refuse to start
+        # where others use some. Enough for the widest dtype; the pinned blocks decide.
+        memory = FLOAT32_OVER_BFLOAT16 * blocks * CPU_BLOCK_SIZE * model.kv_bytes_per_token
     if options.disable_multiprocessing == "auto":
         separate_core = not on_cpu
     else:
@@ -72,10 +80,12 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
         dtype=options.dtype,
         load_format=options.load_format,
         device=device,
+        threads=(options.threads or default_threads()) if on_cpu else None,
         visible_devices="" if on_cpu else visible_devices(),
         tensor_parallel_size=options.tensor_parallel_size,
         gpu_memory_utilization=options.gpu_memory_utilization,
         num_kv_blocks=blocks,
+        kv_cache_memory_bytes=memory,
         cuda_graph_sizes=graphs,
         enforce_eager=eager,
         separate_core=separate_core,
@@ -85,6 +95,11 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
         vllm_version=installed_vllm(),
         source_digest=source_digest(),
     )
+
+
+def default_threads() -> int:
+    """Return the cores a CPU engine uses by default: all but one, left to the workflow itself."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def resolve_max_model_len(options: EngineOptions, model: ModelManifest) -> int:

@@ -36,10 +36,12 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         dtype: as vLLM names it.
         load_format: ``auto``, or ``dummy`` for random weights of the same shapes.
         device: ``cpu`` or ``cuda``.
+        threads: CPU cores the engine may use; None for all.
         visible_devices: CUDA_VISIBLE_DEVICES, empty for all.
         tensor_parallel_size: devices one model is spread over.
         gpu_memory_utilization: share of the device memory vLLM may take.
         num_kv_blocks: pinned number of KV blocks; None leaves it to vLLM.
+        kv_cache_memory_bytes: memory vLLM may take for them; None leaves it to vLLM.
         cuda_graph_sizes: batch sizes captured as CUDA graphs; None leaves it to vLLM.
         enforce_eager: no compilation, no CUDA graphs.
         separate_core: whether vLLM's engine core runs in a process of its own.
@@ -59,10 +61,12 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     revision: str | None = None
     dtype: str = "auto"
     load_format: str = "auto"
+    threads: int | None = None
     visible_devices: str = ""
     tensor_parallel_size: int = 1
     gpu_memory_utilization: float = 0.9
     num_kv_blocks: int | None = None
+    kv_cache_memory_bytes: int | None = None
     cuda_graph_sizes: list[int] | None = None
     enforce_eager: bool = False
     separate_core: bool = False

@@ -32,6 +32,8 @@ class VllmEngine:
         started = time.monotonic()
         # Read by vLLM on import.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if spec.separate_core else "0"
+        if spec.threads is not None:
+            use_cores(spec.threads)
         # Usage reports would go to the network.
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         say("importing vLLM")
@@ -151,6 +153,16 @@ class VllmEngine:
         self._engine.engine_core.shutdown()
 
 
+def use_cores(count: int) -> None:
+    """Keep this process, and with it torch and OpenMP, to its first `count` cores.
+
+    OpenMP threads wait for each other in a busy loop: if one of them shares its core with another
+    program, a step takes many times as long. OMP_NUM_THREADS alone does not keep vLLM to it.
+    """
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+    os.environ["OMP_NUM_THREADS"] = str(count)
+
+
 def llm_arguments(spec: EngineSpec) -> dict[str, Any]:
     """Return the arguments of `vllm.LLM` for a spec."""
     arguments: dict[str, Any] = {
@@ -172,6 +184,8 @@ def llm_arguments(spec: EngineSpec) -> dict[str, Any]:
     }
     if spec.num_kv_blocks is not None:
         arguments["num_gpu_blocks_override"] = spec.num_kv_blocks
+    if spec.kv_cache_memory_bytes is not None:
+        arguments["kv_cache_memory_bytes"] = spec.kv_cache_memory_bytes
     if spec.cuda_graph_sizes is not None:
         arguments["compilation_config"] = {"cudagraph_capture_sizes": spec.cuda_graph_sizes}
     return arguments | spec.vllm_options

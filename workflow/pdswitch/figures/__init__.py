@@ -1,1 +1,4 @@
-"""Figures: one module each, a pure function from data to a matplotlib figure."""
+"""Figures, one a module: `draw(...)` takes data and returns a matplotlib figure, touching no file.
+
+A module is named as the ending of its files, `{dataset}_{module}.pdf` and `.png`.
+"""

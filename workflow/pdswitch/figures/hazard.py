@@ -1,38 +1,51 @@
-"""The chance to end, by age of the answer."""
+"""The chance to end, by the age of an answer."""
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from pdswitch.figures.style import BLUE, RED, style
+from pdswitch.figures.style import BLUE, RED, house_style, legend_below, new_figure, title
 
 
 def draw(dataset: str, termination: dict[str, Any]) -> Figure:
-    """Draw the hazard rate by age, which a geometric law has constant.
+    """Draw the hazard rate by age, which is the same at every age under the geometric law.
 
     Args:
         dataset: its name.
         termination: content of `termination.json`.
     """
     hazard = termination["hazard"]
-    rate, p = np.array(hazard["hazard"]), termination["termination_probability"]
-    error = [rate - np.array(hazard["low"]), np.array(hazard["high"]) - rate]
-    with style():
-        figure, axes = plt.subplots()
+    p, error = termination["termination_probability"], termination["standard_error"]
+    rate, low, high = (np.array(hazard[name], float) for name in ("hazard", "low", "high"))
+    with house_style():
+        figure = new_figure(2.5)
+        axes = figure.subplots()
+        axes.axhline(p, color=RED, label=f"$p$ = {p:.4f}, as $k^*$ takes it")
+        axes.axhspan(
+            p - 1.96 * error,
+            p + 1.96 * error,
+            color=RED,
+            alpha=0.15,
+            linewidth=0,
+            label="its 95 % interval",
+        )
+        # Where no answer ended the rate is 0 and lies below its (Jeffreys) interval.
         axes.errorbar(
-            hazard["age"], rate, yerr=np.maximum(error, 0), fmt="o", markersize=4, capsize=2,
-            color=BLUE, label="hazard, 95 % interval",
+            hazard["age"],
+            rate,
+            yerr=np.maximum([rate - low, high - rate], 0),
+            fmt="o",
+            color=BLUE,
+            elinewidth=0.9,
+            capsize=2,
+            label="hazard, 95 % interval",
         )
-        axes.axhline(p, color=RED, label=f"p = {p:.4f}, the geometric law")
-        axes.set_xlabel("age, output tokens")
-        axes.set_ylabel("chance to end with this token")
+        axes.set_xlim(0, None)
         axes.set_ylim(0, None)
-        axes.set_title(
-            f"{dataset}: distance to the geometric law (Kolmogorov–Smirnov) "
-            f"{termination['geometric_ks_distance']:.2f}",
-            fontsize=10,
-        )
-        axes.legend()
+        axes.set_xlabel("age of the answer, output tokens")
+        axes.set_ylabel("chance to end with this token")
+        distance = termination["geometric_ks_distance"]
+        title(figure, f"{dataset}: distance to the geometric law (KS) {distance:.3f}")
+        legend_below(figure, axes)
     return figure

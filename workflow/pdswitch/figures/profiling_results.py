@@ -1,94 +1,204 @@
-"""Step times of the profile and their fits."""
+"""Step times of the profile, their fits, and what the straight fits leave over."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from pdswitch.figures.style import BLUE, GREEN, ORANGE, RED, style
+from pdswitch.figures.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    RED,
+    house_style,
+    legend_above,
+    new_figure,
+    title,
+    whole_numbers,
+)
+from pdswitch.profiling.attribution import charge_refills
+
+Floats = NDArray[np.float64]
+# More points than this become an image inside the PDF, which would grow by megabytes.
+MOST_VECTOR_POINTS = 2000
+SHADE = "#F1F1F1"
 
 
-def draw(steps: pd.DataFrame, timing: dict[str, Any]) -> Figure:
-    """Draw prefill over tokens and decode over batch size, with residuals below.
+# A step this many times as long as the tabulated median at its size was held up.
+STALLED = 1.6
+
+
+class Samples(NamedTuple):
+    """Measured steps of one kind.
+
+    Attributes:
+        size: prompt tokens, or decoding requests, of each.
+        seconds: time of each.
+    """
+
+    size: Floats
+    seconds: Floats
+
+    def stalled(self, sizes: list[float], medians_s: list[float]) -> NDArray[np.bool_]:
+        """Say which steps are far above the tabulated medians."""
+        return self.seconds > STALLED * np.interp(self.size, sizes, medians_s)
+
+
+def draw(dataset: str, steps: pd.DataFrame, timing: dict[str, Any]) -> Figure:
+    """Draw prefill over tokens and decode over batch size, each with residuals below.
 
     Args:
-        steps: of the profile, with the column `kind`.
+        dataset: its name; the straight prefill fit is made over the range that its refills visit.
+        steps: step records of the profile, with the columns `run` and `kind`.
         timing: the fits, as in `threshold.json`.
     """
-    prefill = steps[(steps["kind"] == "prefill") & (steps["prefill_tokens"] > 0)]
-    decode = steps[(steps["decode_requests"] > 0) & (steps["prefill_tokens"] == 0)]
-    with style():
-        figure, axes = plt.subplots(
-            2, 2, figsize=(10.5, 6), height_ratios=(3, 1), sharex="col"
-        )
-        _prefill(axes[:, 0], prefill, timing["prefill"])
-        _decode(axes[:, 1], decode, timing["decode"])
+    with house_style():
+        figure = new_figure(6.4)
+        axes = figure.subplots(4, 1, height_ratios=(3, 1, 3, 1))
+        _draw_prefill(axes[0], axes[1], samples_of(steps, "prefill"), timing["prefill"])
+        _draw_decode(axes[2], axes[3], samples_of(steps, "decode"), timing["decode"])
+        title(figure, f"step times, N = {timing['n_slots']}, fitted for {dataset}")
     return figure
 
 
-def _prefill(axes: "np.ndarray[Any, Any]", steps: pd.DataFrame, fit: dict[str, Any]) -> None:
-    top, bottom = axes
-    tokens, ms = steps["prefill_tokens"], 1e3 * steps["duration_s"]
+def samples_of(steps: pd.DataFrame, kind: str) -> Samples:
+    """Return the steps of one kind that the fits are made from, times attributed as there.
+
+    Args:
+        steps: step records of the profile.
+        kind: ``prefill`` or ``decode``.
+    """
+    runs = [charge_refills(run) for _, run in steps.sort_values(["run", "step"]).groupby("run")]
+    charged = pd.concat(runs)
+    prefill, decode = charged["prefill_tokens"] > 0, charged["decode_requests"] > 0
+    if kind == "prefill":
+        chosen = charged[prefill & ~decode & (charged["kind"] == "prefill")]
+        size = chosen["prefill_tokens"]
+    else:
+        chosen = charged[decode & ~prefill]
+        size = chosen["decode_requests"]
+    return Samples(size.to_numpy(np.float64), chosen["duration_s"].to_numpy(np.float64))
+
+
+def _draw_prefill(top: Axes, bottom: Axes, samples: Samples, fit: dict[str, Any]) -> None:
     line, hinge, table = fit["linear"], fit["hinge"], fit["table"]
-    x = np.linspace(0, tokens.max(), 300)
-    alpha, beta = line["alpha_p"], line["beta_p"]
-    top.scatter(tokens, ms, s=14, color=BLUE, alpha=0.6, label="prefill steps")
+    tokens = np.linspace(0, samples.size.max(), 400)
+    straight = line["alpha_p"] + line["beta_p"] * tokens
+    bent = np.maximum(hinge["floor_s"], hinge["offset_s"] + hinge["rate_s_per_token"] * tokens)
+    stalled = samples.stalled(table["tokens"], table["seconds"])
+    _draw_samples(top, samples, stalled, straight.max())
     top.plot(
-        x,
-        1e3 * (alpha + beta * x),
+        tokens,
+        1e3 * straight,
         color=RED,
-        label=f"straight fit: {1e3 * alpha:.2f} ± {1e3 * line['se_alpha_p']:.2f} ms "
-        f"+ {1e6 * beta:.1f} ± {1e6 * line['se_beta_p']:.1f} µs/token",
+        label=rf"line: $\alpha_p$ = {_pm(1e3, line, 'alpha_p', 2)} ms, "
+        rf"$\beta_p$ = {_pm(1e6, line, 'beta_p', 2)} µs/token",
     )
-    knee = np.maximum(hinge["floor_s"], hinge["offset_s"] + hinge["rate_s_per_token"] * x)
-    top.plot(x, 1e3 * knee, color=GREEN, linestyle="--", label="hinge")
     top.plot(
-        table["tokens"], 1e3 * np.array(table["seconds"]), color=ORANGE, marker="s", markersize=3,
-        linewidth=0.8, label="table (bin medians)",
+        tokens,
+        1e3 * bent,
+        color=GREEN,
+        linestyle=(0, (4, 1, 1, 1)),
+        label=f"hinge: {_pm(1e3, hinge, 'floor_s', 2)} ms, then "
+        f"{_pm(1e6, hinge, 'rate_s_per_token', 2)} µs/token",
     )
-    low, high = line["token_range"]
-    top.axvspan(low, high, color="#F2F2F2", zorder=0, label="range of the straight fit")
+    _draw_table(top, table["tokens"], table["seconds"])
     top.set_ylabel("prefill step, ms")
-    _residuals(bottom, tokens, 100 * ((alpha + beta * tokens) * 1e3 / ms - 1))
-    bottom.set_xlabel("prompt tokens in the step")
-    _legend_above(top)
+    legend_above(top, f"prefill, straight fit R² = {line['r_squared']:.3f}")
+    _draw_residuals(bottom, samples, stalled, line["alpha_p"] + line["beta_p"] * samples.size)
+    bottom.set_xlabel("prompt tokens in the step (line fitted on grey)")
+    for axes in (top, bottom):
+        axes.axvspan(*line["token_range"], color=SHADE, linewidth=0, zorder=0)
+    _share_x(top, bottom)
 
 
-def _decode(axes: "np.ndarray[Any, Any]", steps: pd.DataFrame, fit: dict[str, Any]) -> None:
-    top, bottom = axes
-    active, ms = steps["decode_requests"], 1e3 * steps["duration_s"]
+def _draw_decode(top: Axes, bottom: Axes, samples: Samples, fit: dict[str, Any]) -> None:
     line, table = fit["linear"], fit["table"]
-    x = np.array([1, active.max()])
-    alpha, beta = line["alpha_d"], line["beta_d"]
-    top.scatter(active, ms, s=8, color=BLUE, alpha=0.3, label="decode steps")
+    active = np.array([0, samples.size.max()])
+    straight = line["alpha_d"] + line["beta_d"] * active
+    stalled = samples.stalled(table["requests"], table["seconds"])
+    _draw_samples(top, samples, stalled, straight.max())
     top.plot(
-        x,
-        1e3 * (alpha + beta * x),
+        active,
+        1e3 * straight,
         color=RED,
-        label=f"straight fit: {1e3 * alpha:.2f} ± {1e3 * line['se_alpha_d']:.2f} ms "
-        f"+ {1e6 * beta:.0f} ± {1e6 * line['se_beta_d']:.0f} µs/request",
+        label=rf"line: $\alpha_d$ = {_pm(1e3, line, 'alpha_d', 2)} ms, "
+        rf"$\beta_d$ = {_pm(1e6, line, 'beta_d', 1)} µs/request",
     )
-    top.plot(
-        table["requests"], 1e3 * np.array(table["seconds"]), color=ORANGE, marker="s",
-        markersize=3, linewidth=0.8, label="table (medians)",
-    )
+    _draw_table(top, table["requests"], table["seconds"])
     top.set_ylabel("decode step, ms")
-    # A few stalled steps would flatten everything else; they stay in the data.
-    top.set_ylim(0, 1.5 * ms.quantile(0.98))
-    _residuals(bottom, active, 100 * ((alpha + beta * active) * 1e3 / ms - 1))
-    bottom.set_xlabel("decoding requests")
-    _legend_above(top)
+    legend_above(top, f"decode, straight fit R² = {line['r_squared']:.3f}")
+    _draw_residuals(bottom, samples, stalled, line["alpha_d"] + line["beta_d"] * samples.size)
+    bottom.set_xlabel("decoding requests j")
+    _share_x(top, bottom)
+    whole_numbers(bottom, "x")
 
 
-def _residuals(axes: Axes, x: pd.Series, percent: pd.Series) -> None:
-    axes.axhline(0, color=RED, linewidth=1)
-    axes.scatter(x, percent, s=6, color=BLUE, alpha=0.4)
-    axes.set_ylabel("fit − data, %")
-    axes.set_ylim(-50, 50)
+def _draw_samples(
+    axes: Axes, samples: Samples, stalled: NDArray[np.bool_], fitted_s: float
+) -> None:
+    """Draw the steps; stalled ones, which would flatten all others, as arrows at the upper edge."""
+    usual = samples.seconds[~stalled]
+    top = 1.1 * max(fitted_s, *usual)
+    _scatter(axes, samples.size[~stalled], 1e3 * usual, f"{usual.size} measured steps")
+    axes.set_ylim(0, 1e3 * top)
+    if stalled.any():
+        longest = 1e3 * samples.seconds.max()
+        axes.plot(
+            samples.size[stalled],
+            np.full(stalled.sum(), 0.96e3 * top),
+            "^",
+            color=BLUE,
+            label=f"{stalled.sum()} held up, as long as {longest:.0f} ms",
+        )
 
 
-def _legend_above(axes: Axes) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=1)
+def _draw_table(axes: Axes, sizes: list[float], seconds: list[float]) -> None:
+    axes.plot(
+        sizes,
+        1e3 * np.array(seconds),
+        color=ORANGE,
+        marker="s",
+        markersize=3,
+        linewidth=0.7,
+        label="tabulated medians",
+    )
+
+
+def _draw_residuals(
+    axes: Axes, samples: Samples, stalled: NDArray[np.bool_], fitted: Floats
+) -> None:
+    percent = 100 * (samples.seconds / fitted - 1)[~stalled]
+    limit = max(5.0, 1.15 * float(np.abs(percent).max()))
+    _scatter(axes, samples.size[~stalled], percent)
+    axes.axhline(0, color=RED)
+    axes.set_ylim(-limit, limit)
+    axes.set_ylabel("residual, %")
+
+
+def _scatter(axes: Axes, x: Floats, y: Floats, label: str = "_steps") -> None:
+    axes.plot(
+        x,
+        y,
+        "o",
+        color=BLUE,
+        alpha=0.45,
+        markersize=2.5,
+        markeredgewidth=0,
+        label=label,
+        rasterized=x.size > MOST_VECTOR_POINTS,
+    )
+
+
+def _share_x(top: Axes, bottom: Axes) -> None:
+    top.sharex(bottom)
+    top.tick_params(labelbottom=False)
+    bottom.set_xlim(0, None)
+
+
+def _pm(unit: float, fit: dict[str, Any], name: str, digits: int) -> str:
+    """Value ± standard error in the unit."""
+    return f"{unit * fit[name]:.{digits}f} ± {unit * fit[f'se_{name}']:.{digits}f}"

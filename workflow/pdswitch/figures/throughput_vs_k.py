@@ -1,95 +1,273 @@
-"""Measured and predicted throughput over k."""
+"""Measured and predicted throughput over the threshold k."""
 
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import stats
 
-from pdswitch.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, style
+from pdswitch.figures.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    PURPLE,
+    RED,
+    YELLOW,
+    house_style,
+    legend_below,
+    new_figure,
+    note,
+    title,
+    whole_numbers,
+)
+
+Floats = NDArray[np.float64]
+CONFIDENCE = 0.95
+
+
+class Measured(NamedTuple):
+    """Throughput of the counted runs.
+
+    Attributes:
+        threshold: k of each point, ascending, length K.
+        mean: requests/s, length K.
+        low: lower end of the mean's 95 % interval; NaN where it is unknown.
+        high: upper end.
+        single_k: k of every single run.
+        single: its requests/s.
+    """
+
+    threshold: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
+    single_k: Floats
+    single: Floats
 
 
 def draw(results: dict[str, Any]) -> Figure:
-    """Draw the sweep: makespan on the left, steady window and predictions on the right.
+    """Draw the sweep: above, whole runs and what they are compared with; below, the steady window.
+
+    The formula knows neither ramp nor drain, so that its prediction belongs to the steady window;
+    the verdict is about whole runs.
 
     Args:
         results: content of `{dataset}_results.json`.
     """
-    with style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.8))
-        _measured(left, results, "throughput")
-        _lines(left, results)
-        left.set_title("whole run (makespan)", fontsize=10)
-        _measured(right, results, "steady_throughput")
-        _predicted(right, results["prediction"])
-        right.set_title("steady window, and prediction", fontsize=10)
-        for axes in (left, right):
-            _markers(axes, results)
-            axes.set_xlabel("threshold k, free slots that start a refill")
-            axes.set_ylabel("requests/s")
-            axes.set_xlim(0, results["n_slots"] + 1)
-        _add_legend(left)
-        _add_legend(right)
-        figure.suptitle(
-            f"{results['dataset']} on {results['model']}, N = {results['n_slots']}", fontsize=11
-        )
+    with house_style():
+        figure = new_figure(5.3)
+        whole, steady = figure.subplots(2, 1, sharex=True)
+        _draw_set(whole, results)
+        _draw_measured(whole, measured_throughput(results["throughput_by_k"], "throughput"))
+        _draw_baselines(whole, results, "throughput")
+        _draw_chosen(whole, results)
+        whole.set_title("whole run: requests / makespan")
+        _draw_prediction(steady, results["prediction"])
+        _draw_measured(steady, measured_throughput(results["throughput_by_k"], "steady_throughput"))
+        _draw_baselines(steady, results, "steady_throughput")
+        _draw_thresholds(steady, results)
+        steady.set_title("steady window: neither ramp nor drain")
+        for axes in (whole, steady):
+            axes.set_ylabel("throughput, requests/s")
+        steady.set_xlabel("threshold k: free slots that start a refill")
+        # Room for markers at k = 1 and k = N.
+        margin = max(0.5, 0.02 * results["n_slots"])
+        steady.set_xlim(1 - margin, results["n_slots"] + margin)
+        whole_numbers(steady, "x")
+        title(figure, f"{results['dataset']}, {results['model']}, N = {results['n_slots']}")
+        legend_below(figure, whole, steady)
     return figure
 
 
-def _measured(axes: Axes, results: dict[str, Any], metric: str) -> None:
-    blocks = [b for b in results["throughput_by_k"].items() if b[1][metric]["values"]]
-    if not blocks:
-        axes.text(0.5, 0.5, "no run has a steady window", ha="center", transform=axes.transAxes)
+def measured_throughput(by_k: dict[str, Any], metric: str) -> Measured:
+    """Collect one metric of the sweep, each k that has a counted run.
+
+    The interval takes one scatter for all k, pooled over the repeats of each, because two or three
+    repeats of one k say little: mean·exp(±t·s/√n), s the pooled deviation of log throughput.
+
+    Args:
+        by_k: `throughput_by_k` of the results.
+        metric: ``throughput`` or ``steady_throughput``.
+    """
+    runs = {int(k): np.array(block[metric]["values"], float) for k, block in by_k.items()}
+    runs = {k: values for k, values in sorted(runs.items()) if values.size}
+    if not runs:
+        return Measured(*[np.empty(0)] * 6)
+    thresholds = np.array(list(runs), float)
+    repeats = np.array([values.size for values in runs.values()])
+    mean = np.array([values.mean() for values in runs.values()])
+    freedom = int((repeats - 1).sum())
+    width = np.full(mean.size, np.nan)
+    if freedom:
+        squares = sum(((logs - logs.mean()) ** 2).sum() for logs in map(np.log, runs.values()))
+        quantile = stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)
+        width = quantile * np.sqrt(squares / freedom / repeats)
+    low, high = mean * np.exp(-width), mean * np.exp(width)
+    single = np.concatenate(list(runs.values()))
+    return Measured(thresholds, mean, low, high, np.repeat(thresholds, repeats), single)
+
+
+def neighbourhoods(chosen: list[int], grid: list[int]) -> list[tuple[float, float]]:
+    """Return the stretches of k that the chosen grid points stand for.
+
+    Each point reaches half-way to its neighbours on the grid (half a slot beyond its ends);
+    stretches that touch are joined.
+    """
+    grid = sorted(grid)
+    inner = [(a + b) / 2 for a, b in pairwise(grid)]
+    edges = [grid[0] - 0.5, *inner, grid[-1] + 0.5]
+    joined: list[tuple[float, float]] = []
+    for place, k in enumerate(grid):
+        if k not in chosen:
+            continue
+        if joined and joined[-1][1] == edges[place]:
+            joined[-1] = (joined[-1][0], edges[place + 1])
+        else:
+            joined.append((edges[place], edges[place + 1]))
+    return joined
+
+
+def _draw_measured(axes: Axes, points: Measured) -> None:
+    if not points.threshold.size:
+        note(axes, "no run counts here")
         return
-    k = np.array([int(name) for name, _ in blocks])
-    mean = np.array([block[metric]["mean"] for _, block in blocks])
-    axes.plot(k, mean, color=BLUE, marker="o", markersize=4, label="measured mean", zorder=3)
-    for name, block in blocks:
-        values = block[metric]["values"]
-        axes.scatter([int(name)] * len(values), values, s=9, color=BLUE, alpha=0.35, zorder=2)
-    axes.scatter([], [], s=9, color=BLUE, alpha=0.35, label="single repeats")
-
-
-def _lines(axes: Axes, results: dict[str, Any]) -> None:
-    mixed, online = results["throughput_mixed"], results["throughput_online"]
-    if mixed is not None:
-        axes.axhline(mixed, color=GREY, linestyle=(0, (1, 1.5)), label="mixed (vLLM's own policy)")
-    if online is not None:
-        axes.axhline(online, color=GREEN, linestyle="--", label="online k*")
-    chosen = results["verdict"]["indifference_set"]
-    if chosen:
-        axes.scatter(
-            chosen,
-            [0.02] * len(chosen),
-            marker="|",
-            s=60,
-            color=ORANGE,
-            transform=axes.get_xaxis_transform(),
-            label="k not told from the best (95 %)",
-            clip_on=False,
-        )
-
-
-def _predicted(axes: Axes, prediction: dict[str, Any]) -> None:
-    k = prediction["threshold"]
-    axes.plot(k, prediction["corrected"], color=RED, label="predicted, straight fits")
-    axes.fill_between(k, prediction["low"], prediction["high"], color=RED, alpha=0.15, linewidth=0)
+    known = np.isfinite(points.low)
+    label = "measured mean, 95 % interval" if known.any() else "measured, no interval"
+    error = np.where(known, [points.mean - points.low, points.high - points.mean], 0)
+    axes.errorbar(
+        points.threshold,
+        points.mean,
+        yerr=error,
+        color=BLUE,
+        marker="o",
+        markersize=2.5,
+        linewidth=1,
+        elinewidth=2.5,
+        ecolor=BLUE + "66",
+        zorder=3,
+        label=label,
+    )
     axes.plot(
-        k, prediction["measured_curves"], color=PURPLE, linestyle="-.", label="predicted, measured curves"
+        points.single_k,
+        points.single,
+        "_",
+        color=BLUE,
+        markersize=6,
+        markeredgewidth=0.7,
+        zorder=4,
+        label="single repeats",
     )
 
 
-def _markers(axes: Axes, results: dict[str, Any]) -> None:
-    marks = [
-        (results["k_star"], RED, "-", f"k* = {results['k_star']}"),
-        (results["k_hat"], BLACK, ":", f"k̂ = {results['k_hat']} (makespan)"),
-        (results["k_star_single_exit"], SKY, (0, (4, 3)), f"published variant = {results['k_star_single_exit']}"),
-    ]
-    for k, color, linestyle, label in marks:
-        axes.axvline(k, color=color, linestyle=linestyle, linewidth=1.1, alpha=0.8, label=label)
+def _draw_set(axes: Axes, results: dict[str, Any]) -> None:
+    chosen = results["verdict"]["indifference_set"]
+    if not chosen:
+        return
+    for low, high in neighbourhoods(chosen, [int(k) for k in results["throughput_by_k"]]):
+        axes.axvspan(
+            low,
+            high,
+            color=YELLOW,
+            alpha=0.3,
+            linewidth=0,
+            zorder=0,
+            label=r"not told from $\hat{k}$ (95 %)",
+        )
 
 
-def _add_legend(axes: Axes) -> None:
-    # Below the axes: over the data it would hide some of them.
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+def _draw_baselines(axes: Axes, results: dict[str, Any], metric: str) -> None:
+    lines = (
+        ("online", PURPLE, (0, (5, 2)), "online $k^*$"),
+        ("mixed", GREY, (0, (1, 1.2)), "mixed: vLLM's own"),
+    )
+    for name, color, linestyle, label in lines:
+        block = results.get(name)
+        if block and block[metric]["values"]:
+            axes.axhline(
+                block[metric]["mean"], color=color, linestyle=linestyle, zorder=2, label=label
+            )
+
+
+def _draw_chosen(axes: Axes, results: dict[str, Any]) -> None:
+    """Mark k* and k̂ on the measured curve, one inside the other where they are equal."""
+    star: dict[str, Any] = {"marker": "*", "color": BLACK, "markersize": 7, "markeredgewidth": 0}
+    diamond: dict[str, Any] = {
+        "marker": "D",
+        "color": RED,
+        "markersize": 8,
+        "markerfacecolor": "none",
+    }
+    for k, marker, label in (
+        (results["k_star"], diamond, f"offline $k^*$ = {results['k_star']}"),
+        (results["k_hat"], star, rf"best measured $\hat{{k}}$ = {results['k_hat']}"),
+    ):
+        block = results["throughput_by_k"].get(str(k))
+        if block and block["n"]:
+            axes.plot(
+                k, block["throughput"]["mean"], linestyle="none", zorder=5, label=label, **marker
+            )
+
+
+def _draw_prediction(axes: Axes, prediction: dict[str, Any]) -> None:
+    k = np.array(prediction["threshold"])
+    # With N = 1 a line has no length.
+    marker: dict[str, Any] = {"marker": "_" if k.size == 1 else "", "markersize": 12}
+    axes.plot(
+        k, _numbers(prediction["corrected"]), color=RED, label="predicted, straight fits", **marker
+    )
+    axes.fill_between(
+        k,
+        _numbers(prediction["low"]),
+        _numbers(prediction["high"]),
+        color=RED,
+        alpha=0.15,
+        linewidth=0,
+        label="95 % band of that",
+    )
+    axes.plot(
+        k,
+        _numbers(prediction["measured_curves"]),
+        color=GREEN,
+        linestyle=(0, (4, 1, 1, 1)),
+        label="predicted, measured curves",
+        **marker,
+    )
+
+
+def _draw_thresholds(axes: Axes, results: dict[str, Any]) -> None:
+    """Mark on the lower edge where the formulas put k*."""
+    edge: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False, "zorder": 5}
+    low, high = results.get("k_star_range") or (results["k_star"], results["k_star"])
+    axes.plot(
+        [low, high],
+        [0.012, 0.012],
+        color=RED,
+        linewidth=3,
+        alpha=0.45,
+        solid_capstyle="butt",
+        label="offline $k^*$, 95 % range",
+        **edge,
+    )
+    axes.plot(
+        results["k_star"], 0.012, "D", color=RED, markerfacecolor="none", markersize=5, **edge
+    )
+    single = results["k_star_single_exit"]
+    axes.plot(
+        single,
+        0.012,
+        "x",
+        color=GREY,
+        alpha=0.6,
+        markersize=5,
+        label=f"single-exit $k^*$ = {single}",
+        **edge,
+    )
+
+
+def _numbers(values: list[float | None]) -> Floats:
+    # JSON has no NaN: a missing number is null.
+    return np.array(values, dtype=np.float64)

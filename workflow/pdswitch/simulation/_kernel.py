@@ -269,7 +269,8 @@ def run(
                     head[place] = request
         if prefill_tokens > 0 and decoding == 0:
             totals[REFILLS] += 1
-        if not first_refill_over and partial < 0 and (mixed or refill_left <= 0):
+        filled = in_slots + admitted == n_slots or arrived == entered
+        if not first_refill_over and partial < 0 and filled:
             first_refill_over = True
             window[0] = now
             # Until the window closes, this entry holds how many had finished when it opened.

@@ -3,8 +3,69 @@
 Times are in seconds, lengths in tokens, throughput in completed requests per second. Arrays "for
 all k" have length N, index k-1. Derivations and domains of validity: docs/theory.md.
 """
-from pdswitch.theory.closed_form import optimal_threshold, predicted_throughput, harmonic_gain
-from pdswitch.theory.overshoot import corrected_throughput, expected_refill, k_star_measured
+
+from pdswitch.theory.asymptote import asymptotic_theta
+from pdswitch.theory.closed_form import harmonic_gain, optimal_threshold, predicted_throughput
+from pdswitch.theory.curves import (
+    BudgetedPrefill,
+    ContextDecode,
+    Curve,
+    DecodeCurve,
+    HingePrefill,
+    LinearDecode,
+    LinearPrefill,
+    PrefillCurve,
+    StepCurves,
+    TabulatedDecode,
+    TabulatedPrefill,
+    curve_from_dict,
+)
 from pdswitch.theory.exact import exact_throughput, optimal_threshold_exact
+from pdswitch.theory.memory import MemorySafeSlots, memory_safe_slots
+from pdswitch.theory.overshoot import corrected_throughput, expected_refill, k_star_measured
+from pdswitch.theory.sensitivity import sensitivity
 from pdswitch.theory.step_times import StepTimes
-from pdswitch.theory.curves import *
+from pdswitch.theory.table import threshold_table, threshold_table_measured, transition_points
+from pdswitch.theory.uncertainty import (
+    ThresholdDistribution,
+    bootstrap_thresholds,
+    threshold_distribution,
+    threshold_standard_error,
+    throughput_band,
+)
+
+__all__ = [
+    "BudgetedPrefill",
+    "ContextDecode",
+    "Curve",
+    "DecodeCurve",
+    "HingePrefill",
+    "LinearDecode",
+    "LinearPrefill",
+    "MemorySafeSlots",
+    "PrefillCurve",
+    "StepCurves",
+    "StepTimes",
+    "TabulatedDecode",
+    "TabulatedPrefill",
+    "ThresholdDistribution",
+    "asymptotic_theta",
+    "bootstrap_thresholds",
+    "corrected_throughput",
+    "curve_from_dict",
+    "exact_throughput",
+    "expected_refill",
+    "harmonic_gain",
+    "k_star_measured",
+    "memory_safe_slots",
+    "optimal_threshold",
+    "optimal_threshold_exact",
+    "predicted_throughput",
+    "sensitivity",
+    "threshold_distribution",
+    "threshold_standard_error",
+    "threshold_table",
+    "threshold_table_measured",
+    "throughput_band",
+    "transition_points",
+]

@@ -64,6 +64,40 @@ def binomial_rows(n: int, p: float) -> tuple[IntArray, IntArray, FloatArray]:
 
 
 @numba.njit(cache=True)
+def decode_level(
+    flow: FloatArray,
+    j: int,
+    log_q: float,
+    start: IntArray,
+    first: IntArray,
+    values: FloatArray,
+) -> float:
+    """Decode with j active requests until one ends; move the flow at j to the counts it leads to.
+
+    Args:
+        flow: probability of coming by each active count, index j. Changed in place.
+        j: active count, at least 1.
+        log_q: ln(1-p).
+        start: see `binomial_rows`.
+        first: see `binomial_rows`.
+        values: see `binomial_rows`.
+
+    Returns:
+        Expected number of decode steps made with j active.
+    """
+    if flow[j] == 0.0:
+        return 0.0
+    steps = flow[j] / -math.expm1(j * log_q)
+    flow[j] = 0.0
+    shift = first[j] - start[j]
+    for i in range(start[j], start[j + 1]):
+        ended = i + shift
+        if ended > 0:
+            flow[j - ended] += steps * values[i]
+    return steps
+
+
+@numba.njit(cache=True)
 def decay(
     flow: FloatArray,
     lowest: int,
@@ -75,9 +109,9 @@ def decay(
     """Run decode steps, from the active counts in `flow`, until fewer than `lowest` are active.
 
     Args:
-        flow: probability of entering with j active, index j. Changed in place: afterwards the
-            law of the first count below `lowest`, and the visits at the counts from `lowest` on.
-        lowest: least active count at which a decode step is still made.
+        flow: probability of beginning with j active, index j. Changed in place: afterwards the
+            law of the first count below `lowest`.
+        lowest: least active count at which a decode step is still made, at least 1.
         p: chance that one request ends in a step.
         start: see `binomial_rows`.
         first: see `binomial_rows`.
@@ -88,16 +122,92 @@ def decay(
     """
     steps = np.zeros(flow.size)
     log_q = math.log1p(-p)
-    for j in range(flow.size - 1, max(lowest, 1) - 1, -1):
-        if flow[j] == 0.0:
-            continue
-        steps[j] = flow[j] / -math.expm1(j * log_q)
-        shift = first[j] - start[j]
-        for i in range(start[j], start[j + 1]):
-            ended = i + shift
-            if ended > 0:
-                flow[j - ended] += steps[j] * values[i]
+    for j in range(flow.size - 1, lowest - 1, -1):
+        steps[j] = decode_level(flow, j, log_q, start, first, values)
     return steps
+
+
+@numba.njit(cache=True)
+def start_laws(
+    refill_seconds: FloatArray,
+    steps: FloatArray,
+    p: float,
+    start: IntArray,
+    first: IntArray,
+    values: FloatArray,
+    rounds: int,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Estimate, for every threshold, how many slots are free when a decode phase begins.
+
+    The slots freed by decoding from N active requests have a law that one pass gives for all
+    thresholds. Its mean is off, as decoding begins with s < k slots free; each round thins the
+    law to that of s, and moves it by what the s change in the mean.
+
+    Args:
+        refill_seconds: time of a refill of f slots, index f.
+        steps: expected decode steps with j active from N-s active on; row s, index j.
+        p: chance that one request ends in a step.
+        start: see `binomial_rows`.
+        first: see `binomial_rows`.
+        values: see `binomial_rows`.
+        rounds: at least 1.
+
+    Returns:
+        Law of s, row k-1, index s; requests admitted and seconds spent refilling in a cycle,
+        index k-1.
+    """
+    n = refill_seconds.size - 1
+    most = steps.shape[0]
+    laws = np.zeros((n, most))
+    refilled = np.zeros(n)
+    seconds = np.zeros(n)
+    # Slots that decoding frees on average, from N-s active requests down to N-k.
+    freed_from = np.zeros(most)
+    flow = np.zeros(n + 1)
+    flow[n] = 1.0
+    log_q, log_p = math.log1p(-p), math.log(p)
+    furthest = 0
+    for k in range(1, n + 1):
+        j = n - k + 1
+        furthest = max(furthest, n - j + first[j] + start[j + 1] - start[j] - 1)
+        decode_level(flow, j, log_q, start, first, values)
+        freed_from += steps[:, j] * (j * p)
+        law = laws[k - 1]
+        moved = 0.0
+        for _ in range(rounds):
+            whole = int(math.floor(moved))
+            part = moved - whole
+            law[:] = 0.0
+            total = 0.0
+            seconds[k - 1] = 0.0
+            for f in range(k, furthest + 1):
+                # The law is moved by a fraction of a slot by splitting each of its points.
+                for extra in range(2):
+                    weight = flow[n - f] * (part if extra else 1.0 - part)
+                    if weight == 0.0:
+                        continue
+                    to = min(max(f + whole + extra, k), n)
+                    seconds[k - 1] += weight * refill_seconds[to]
+                    shift = first[to] - start[to]
+                    for i in range(start[to], min(start[to + 1], most - shift)):
+                        law[i + shift] += weight * values[i]
+            # Where prefill alone ends k or more, the refill goes on.
+            for s in range(most - 1, k - 1, -1):
+                again = law[s] / -math.expm1(s * log_p)
+                law[s] = 0.0
+                total += again * s
+                seconds[k - 1] += again * refill_seconds[s]
+                shift = first[s] - start[s]
+                for i in range(start[s], start[s + 1]):
+                    left = i + shift
+                    if left < s:
+                        law[left] += again * values[i]
+            mean = 0.0
+            for s in range(min(most, k)):
+                mean += law[s] * (s + freed_from[s])
+            moved = mean - freed_from[0]
+            refilled[k - 1] = total + mean
+    return laws, refilled, seconds
 
 
 @numba.njit(cache=True)

@@ -1,0 +1,91 @@
+"""The config: defaults, overrides, and one sentence for every mistake."""
+
+import json
+
+import jsonschema
+import pytest
+import yaml
+
+from pdswitch.config import Config, ConfigError, json_schema, manual, parse_config
+
+
+def test_defaults_are_the_references():
+    config = Config()
+    assert (config.num_requests, config.batch_size, config.max_output_tokens) == (500, 32, 128)
+    assert (config.offline_p_multiplier, config.ema_alpha) == (2.0, 0.3)
+    assert (config.kstar_update_interval, config.max_input_tokens) == (32, 32000)
+    assert (config.num_prefill_samples, config.num_decode_repeats) == (30, 3)
+    assert (config.gpu_memory_gb, config.oom_tolerance) == (80, 0.05)
+    assert list(config.datasets) == ["alpaca"]
+
+
+@pytest.mark.parametrize(
+    "datasets", ["demo", ["demo"], {"demo": {}}, {"demo": None}], ids=["name", "list", "map", "null"]
+)
+def test_datasets_can_be_written_in_four_ways(datasets):
+    assert parse_config({"datasets": datasets}).datasets == {"demo": {}}
+
+
+def test_dataset_is_the_references_name_for_one():
+    assert parse_config({"dataset": "demo"}).datasets == {"demo": {}}
+
+
+def test_a_dataset_overrides_what_it_names_and_inherits_the_rest():
+    config = parse_config(
+        {"datasets": {"demo": {"num_requests": 7}, "alpaca": {}}, "num_requests": 99, "repeats": 5}
+    )
+    assert config.dataset("demo").num_requests == 7
+    assert config.dataset("alpaca").num_requests == 99
+    assert config.dataset("demo").repeats == 5
+
+
+def test_the_loader_gets_the_estimation_samples_besides():
+    config = parse_config({"dataset": "demo", "num_requests": 100, "kstar_update_interval": 32})
+    assert config.dataset_source("demo")["num_requests"] == 164
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"num_request": 5}, r"num_request is not a known key; see docs/config.md"),
+        ({"engine": {"devic": "cpu"}}, r"engine.devic is not a known key"),
+        ({"batch_size": 0}, r"batch_size is 0: input should be greater than or equal to 1"),
+        ({"oom_tolerance": 1.5}, r"oom_tolerance is 1.5: input should be less than 1"),
+        ({"dataset": "demo", "datasets": ["alpaca"]}, "give dataset or datasets, not both"),
+        ({"datasets": {}}, "datasets is empty; name at least one"),
+        ({"dataset": "alpacca"}, "alpacca"),
+        ({"dataset": "demo", "k_grid": [4, 40]}, "k_grid of demo contains 40, but only 32 slots"),
+        (
+            {"datasets": {"demo": {"max_output_tokens": 4096}}},
+            "raise those",
+        ),
+        ({"datasets": {"demo": {"repeats": 0}}}, r"datasets.demo.repeats is 0"),
+        ({"datasets": {"demo": {"sauce": "x"}}}, r"datasets.demo.sauce is not a known key"),
+    ],
+)
+def test_every_mistake_gets_a_sentence_with_its_key(values, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        parse_config(values)
+
+
+def test_schema_and_manual_are_fresh(root):
+    assert (root / "workflow/schemas/config.schema.json").read_text() == json_schema()
+    assert (root / "docs/config.md").read_text() == manual()
+
+
+def test_shipped_configs_are_valid_by_model_and_by_schema(root):
+    files = [root / "config/config.yaml", *sorted((root / "config/experiments").glob("*.yaml"))]
+    for file in files:
+        values = yaml.safe_load(file.read_text())
+        parse_config(values)
+        assert file.read_text().startswith("# yaml-language-server: $schema=")
+        if isinstance(values.get("datasets"), dict):
+            jsonschema.validate(values, json.loads(json_schema()))
+
+
+def test_every_key_is_described():
+    schema = json.loads(json_schema())
+    for part in (schema, schema["$defs"]["EngineSettings"], schema["$defs"]["Sampling"]):
+        for name, field in part["properties"].items():
+            # A section has its description at its definition.
+            assert "$ref" in field or field["description"].endswith((".", ")")), name

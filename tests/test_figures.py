@@ -1,0 +1,365 @@
+"""The figures: drawn for every kind of data that can come, and equal bytes for equal data."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from figure_files import FIGURE_INPUTS, write_cell
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+from synthetic import (
+    block_of,
+    history_of,
+    phases_of,
+    play,
+    profile_steps,
+    prompts_of,
+    requests_of,
+    results_of,
+    termination_of,
+    theory_of,
+    timing_of,
+)
+
+from pdswitch.figures import (
+    hazard,
+    input_length_distribution,
+    online_kstar_convergence,
+    output_length_distribution,
+    profiling_results,
+    throughput_vs_k,
+    timeline,
+)
+from pdswitch.figures.lengths import MOST_BINS, whole_token_bins
+from pdswitch.figures.save import save_figure
+from pdswitch.figures.style import house_style, plain
+from pdswitch.figures.throughput_vs_k import measured_throughput, neighbourhoods
+
+
+def texts(figure: Figure) -> str:
+    """All text of a figure, as drawn."""
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def is_drawn(figure: Figure) -> None:
+    """Render it, small to be quick, and check that something is on it."""
+    image = io.BytesIO()
+    with house_style():
+        figure.savefig(image, format="png", dpi=60)
+    with Image.open(image) as opened:
+        assert len(opened.getcolors(maxcolors=1 << 20) or []) > 10
+
+
+def without_runs(results: dict[str, Any]) -> dict[str, Any]:
+    """The same results if the gate had turned every run down."""
+    empty = {k: block_of([], []) for k in results["throughput_by_k"]}
+    return results | {"throughput_by_k": empty, "mixed": block_of([], []), "online": None}
+
+
+class TestThroughput:
+    @pytest.mark.parametrize(
+        ("n_slots", "repeats"), [(16, 3), (16, 1), (1, 1), (1, 2), (2, 2), (1024, 2)]
+    )
+    def test_any_number_of_slots_and_repeats(self, n_slots, repeats):
+        is_drawn(throughput_vs_k.draw(results_of(n_slots, repeats)))
+
+    def test_names_what_is_marked(self):
+        results = results_of()
+        shown = texts(throughput_vs_k.draw(results))
+        assert f"offline $k^*$ = {results['k_star']}" in shown
+        assert rf"best measured $\hat{{k}}$ = {results['k_hat']}" in shown
+        assert f"single-exit $k^*$ = {results['k_star_single_exit']}" in shown
+        for label in (
+            "online $k^*$",
+            "mixed: vLLM's own",
+            "predicted, straight fits",
+            "predicted, measured curves",
+            "makespan",
+            "steady window",
+        ):
+            assert label in shown
+
+    def test_without_an_online_run_and_without_a_steady_window(self):
+        results = results_of() | {"online": None}
+        for block in results["throughput_by_k"].values():
+            block["steady_throughput"] = {"mean": None, "se": None, "values": []}
+        figure = throughput_vs_k.draw(results)
+        assert "online $k^*$" not in texts(figure)
+        assert "no run counts here" in texts(figure)
+        is_drawn(figure)
+
+    def test_says_so_if_every_run_was_rejected(self):
+        figure = throughput_vs_k.draw(without_runs(results_of()))
+        assert texts(figure).count("no run counts here") == 2
+        is_drawn(figure)
+
+    def test_a_grid_of_one(self):
+        results = results_of()
+        k_star = str(results["k_star"])
+        results["throughput_by_k"] = {k_star: results["throughput_by_k"][k_star]}
+        results["verdict"] |= {"indifference_set": [results["k_star"]]}
+        results["k_hat"] = results["k_star"]
+        is_drawn(throughput_vs_k.draw(results))
+
+    def test_a_prediction_with_gaps(self):
+        results = results_of()
+        results["prediction"] |= {"low": [None] * 16, "high": [None] * 16}
+        is_drawn(throughput_vs_k.draw(results))
+
+    def test_a_dollar_sign_is_no_mathematics(self):
+        figure = throughput_vs_k.draw(results_of(dataset="pay $1 or $x_2"))
+        assert plain("pay $1 or $x_2") in texts(figure)
+        is_drawn(figure)
+
+
+class TestMeasuredThroughput:
+    def test_the_interval_is_that_of_the_pooled_scatter(self):
+        by_k = {str(k): block_of([10.0, 10.0 * np.e], []) for k in (1, 2, 3)}
+        found = measured_throughput(by_k, "throughput")
+        # Three groups of two logarithms 0.5 from their mean: s² = 6·0.25 / 3, t(3 degrees) = 3.182.
+        width = 3.1824463 * np.sqrt(0.5 / 2)
+        assert np.log(found.high / found.mean) == pytest.approx([width] * 3, rel=1e-6)
+        assert np.log(found.mean / found.low) == pytest.approx([width] * 3, rel=1e-6)
+
+    def test_one_repeat_has_no_interval(self):
+        found = measured_throughput(
+            {"2": block_of([5.0], []), "1": block_of([4.0], [])}, "throughput"
+        )
+        assert found.threshold.tolist() == [1, 2]
+        assert found.mean.tolist() == [4, 5]
+        assert np.isnan(found.low).all()
+
+    def test_what_has_no_run_is_left_out(self):
+        found = measured_throughput({"1": block_of([], []), "2": block_of([3.0], [])}, "throughput")
+        assert found.threshold.tolist() == [2]
+        assert measured_throughput({"1": block_of([], [])}, "throughput").mean.size == 0
+
+
+@pytest.mark.parametrize(
+    ("chosen", "grid", "expected"),
+    [
+        ([5], [1, 3, 5, 7], [(4, 6)]),
+        ([3, 5], [1, 3, 5, 7], [(2, 6)]),
+        ([1, 7], [1, 3, 5, 7], [(0.5, 2), (6, 7.5)]),
+        ([4], [4], [(3.5, 4.5)]),
+        ([], [1, 2], []),
+    ],
+)
+def test_neighbourhoods(chosen, grid, expected):
+    assert neighbourhoods(chosen, grid) == expected
+
+
+class TestProfile:
+    @pytest.mark.parametrize("n_slots", [1, 16, 512])
+    def test_any_number_of_slots(self, n_slots):
+        figure = profiling_results.draw("demo", profile_steps(n_slots), timing_of(n_slots))
+        is_drawn(figure)
+
+    def test_prints_the_fits_with_their_errors(self):
+        shown = texts(profiling_results.draw("demo", profile_steps(16), timing_of(16)))
+        assert r"$\alpha_p$ = 9.00 ± 0.21 ms, $\beta_p$ = 22.00 ± 0.30 µs/token" in shown
+        assert r"$\alpha_d$ = 6.50 ± 0.04 ms, $\beta_d$ = 20.0 ± 3.0 µs/request" in shown
+        assert "hinge: 9.50 ± 0.10 ms" in shown
+
+    def test_a_step_held_up_does_not_flatten_the_others(self):
+        figure = profiling_results.draw("demo", profile_steps(16), timing_of(16))
+        assert "1 held up, as long as 90 ms" in texts(figure)
+        assert figure.axes[2].get_ylim()[1] < 10
+
+    def test_shows_the_steps_that_the_fit_uses(self):
+        steps = profile_steps(16)
+        prefill = profiling_results.samples_of(steps, "prefill")
+        decode = profiling_results.samples_of(steps, "decode")
+        assert prefill.size.size == (steps["kind"] == "prefill").sum()
+        assert decode.size.size == (steps["kind"] == "decode").sum()
+        # Attribution moves time between neighbours and loses none.
+        total = prefill.seconds.sum() + decode.seconds.sum()
+        assert total == pytest.approx(steps["duration_s"].sum())
+
+    def test_many_samples_become_an_image(self):
+        steps = profile_steps(16)
+        many = steps.loc[steps.index.repeat(60)].reset_index(drop=True)
+        many["step"] = range(len(many))
+        figure = profiling_results.draw("demo", many, timing_of(16))
+        assert any(line.get_rasterized() for line in figure.axes[2].lines)
+
+
+class TestLengths:
+    @pytest.mark.parametrize("longest", [1, 2, 39, 40, 41, 1000, 131072])
+    def test_bins_hold_every_length_once(self, longest):
+        bins = whole_token_bins(longest)
+        assert bins[0] == 1
+        assert bins[-2] <= longest < bins[-1]
+        assert len(bins) - 1 <= MOST_BINS
+        assert len(set(np.diff(bins))) == 1
+
+    @pytest.mark.parametrize("count", [1, 500])
+    def test_inputs(self, count):
+        figure = input_length_distribution.draw("demo", prompts_of(count))
+        assert f"{count} prompts" in texts(figure)
+        is_drawn(figure)
+
+    @pytest.mark.parametrize("count", [1, 200])
+    def test_outputs(self, count):
+        is_drawn(output_length_distribution.draw("demo", requests_of(count), termination_of(count)))
+
+    def test_states_the_share_cut_and_both_laws(self):
+        requests, termination = requests_of(200), termination_of(200)
+        shown = texts(output_length_distribution.draw("demo", requests, termination))
+        cut = int(requests["truncated"].sum())
+        assert f"cut at the limit: {cut} ({cut / 2:.1f} %)" in shown
+        assert f"{termination['termination_probability']:.4f} ± " in shown
+        assert f"{termination['all_requests']['censored']['p']:.4f} (all, censored)" in shown
+
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_geometric_shares(self, whole):
+        p, bins = 0.05, [1, 4, 9, 20]
+        shares = output_length_distribution.geometric_shares(p, bins, whole)
+        ages = np.arange(1, 4000)
+        law = p * (1 - p) ** (ages - 1)
+        ends = [4, 9, 4000 if whole else 20]
+        sums = [law[a - 1 : b - 1].sum() for a, b in zip(bins[:-1], ends, strict=True)]
+        assert shares == pytest.approx(sums)
+
+    def test_nothing_to_draw_is_refused(self):
+        with pytest.raises(ValueError, match="demo has no prompts to draw"):
+            input_length_distribution.draw("demo", prompts_of(0))
+        with pytest.raises(ValueError, match="demo has no answers to draw"):
+            output_length_distribution.draw("demo", requests_of(2).iloc[:0], termination_of(2))
+
+
+class TestOnline:
+    @pytest.mark.parametrize(("n_slots", "updates"), [(16, 8), (1, 1), (1024, 300)])
+    def test_any_history(self, n_slots, updates):
+        theory = theory_of(n_slots)
+        history = history_of(n_slots, theory["k_star"], updates)
+        is_drawn(online_kstar_convergence.draw("demo", history, theory))
+
+    def test_says_so_without_an_update(self):
+        theory = theory_of(16)
+        figure = online_kstar_convergence.draw("demo", history_of(16, 5).iloc[:0], theory)
+        assert "the run ended before the first update" in texts(figure)
+        is_drawn(figure)
+
+
+class TestTimeline:
+    @pytest.mark.parametrize(
+        ("n_slots", "threshold", "count"), [(16, 5, 100), (1, 1, 3), (64, 64, 64)]
+    )
+    def test_any_run(self, n_slots, threshold, count):
+        phases = phases_of(play(n_slots, threshold, count))
+        figure = timeline.draw("demo", phases)
+        refills = sum(phase["phase"] == "prefill" for phase in phases)
+        assert f"{refills} refills" in texts(figure)
+        is_drawn(figure)
+
+    def test_no_phases(self):
+        is_drawn(timeline.draw("demo", []))
+
+    def test_the_close_up_is_a_part_from_the_middle(self):
+        phases = phases_of(play(16, 5, 200))
+        part = timeline.close_up(phases)
+        assert sum(phase["phase"] == "prefill" for phase in part) == timeline.CLOSE_UP
+        middle = (part[0]["start_s"] + part[-1]["end_s"]) / 2
+        assert 0.25 < middle / phases[-1]["end_s"] < 0.75
+        assert timeline.close_up(phases[:4]) == phases[:4]
+
+
+def test_hazard():
+    termination = termination_of()
+    termination["hazard"]["hazard"][0] = 0.0  # below its own Jeffreys interval
+    figure = hazard.draw("demo", termination)
+    assert f"p$ = {termination['termination_probability']:.4f}" in texts(figure)
+    is_drawn(figure)
+
+
+class TestFiles:
+    def test_fonts_are_embedded_whole(self, tmp_path):
+        pdf, _ = save_figure(throughput_vs_k.draw(results_of()), tmp_path / "figure")
+        content = pdf.read_bytes()
+        assert b"/FontFile2" in content
+        assert b"/Type3" not in content
+
+    def test_no_clock_in_the_files(self, tmp_path):
+        for file in save_figure(hazard.draw("demo", termination_of()), tmp_path / "figure"):
+            content = file.read_bytes()
+            assert b"CreationDate" not in content
+            assert b"tIME" not in content
+
+    def test_the_users_matplotlibrc_changes_nothing(self, tmp_path):
+        import matplotlib as mpl
+
+        first, _ = save_figure(hazard.draw("demo", termination_of()), tmp_path / "a")
+        with mpl.rc_context({"font.size": 20, "pdf.fonttype": 3, "savefig.bbox": "tight"}):
+            second, _ = save_figure(hazard.draw("demo", termination_of()), tmp_path / "b")
+        assert first.read_bytes() == second.read_bytes()
+
+
+class TestCommandLine:
+    @staticmethod
+    def run(*arguments: str, root: Path, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "workflow/scripts/figure.py", *arguments],
+            cwd=root,
+            env=os.environ | {"PYTHONPATH": "workflow", "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def test_equal_data_give_equal_bytes(self, root, tmp_path):
+        cell = write_cell(tmp_path)
+        made = []
+        for seed in ("1", "2"):
+            stem = tmp_path / f"figure-{seed}"
+            ran = self.run(
+                "throughput_vs_k",
+                "--dataset",
+                "demo",
+                "--inputs",
+                str(cell / "demo_results.json"),
+                "--output-stem",
+                str(stem),
+                root=root,
+                hash_seed=seed,
+            )
+            assert ran.returncode == 0, ran.stderr
+            made.append([stem.with_suffix(end).read_bytes() for end in (".pdf", ".png")])
+        assert made[0] == made[1]
+
+    def test_every_figure_from_its_files(self, root, tmp_path, monkeypatch, capsys):
+        import runpy
+
+        cell = write_cell(tmp_path)
+        for name, inputs in FIGURE_INPUTS.items():
+            files = [str(cell / place) for place in inputs]
+            stem = str(tmp_path / f"demo_{name}")
+            arguments = [name, "--dataset", "demo", "--inputs", *files, "--output-stem", stem]
+            monkeypatch.setattr(sys, "argv", ["figure.py", *arguments])
+            runpy.run_path(str(root / "workflow/scripts/figure.py"), run_name="__main__")
+            assert f"wrote {stem}.pdf {stem}.png" in capsys.readouterr().out
+            assert Path(f"{stem}.pdf").read_bytes().startswith(b"%PDF")
+            with Image.open(f"{stem}.png") as image:
+                assert image.width == 1050
+        assert not list(tmp_path.glob(".*"))
+
+    def test_the_wrong_number_of_inputs_is_refused(self, root, tmp_path):
+        ran = self.run(
+            "hazard",
+            "--dataset",
+            "demo",
+            "--inputs",
+            "a.json",
+            "b.json",
+            "--output-stem",
+            str(tmp_path / "x"),
+            root=root,
+        )
+        assert ran.returncode == 2
+        assert "hazard wants 1 inputs (termination.json), got 2" in ran.stderr

@@ -1,0 +1,261 @@
+"""What SwitchingScheduler promises, on the installed vLLM with a tiny random model.
+
+These tests are the contract with vLLM's unpublished scheduler interface: when a new version breaks
+it, the name of the failing test says what.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pdswitch.engine.protocol import Request, RunCommand
+from pdswitch.engine.spec import EngineSpec
+from pdswitch.policy import Policy, ThresholdTable
+from pdswitch.record import RunRecord, decode_record
+
+pytestmark = pytest.mark.slow
+
+N_SLOTS = 8
+GREEDY = {"temperature": 0.0}
+
+
+def make_engine(model: Path, **changes):
+    from pdswitch.engine.vllm_engine import VllmEngine
+
+    values = {
+        "model": str(model),
+        "n_slots": N_SLOTS,
+        "max_model_len": 256,
+        "max_num_batched_tokens": 512,
+        "device": "cpu",
+        "dtype": "float32",
+        "num_kv_blocks": 40,
+        "kv_cache_memory_bytes": 1 << 28,
+        "enforce_eager": True,
+    }
+    return VllmEngine(EngineSpec(**(values | changes)), lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model):
+    engine = make_engine(tiny_model)
+    yield engine
+    engine.shutdown()
+
+
+def requests(count: int, prompt: int = 20, mean_output: int = 15, seed: int = 0) -> list[Request]:
+    random = np.random.default_rng(seed)
+    return [
+        Request(
+            f"r{i}",
+            random.integers(0, 250, int(random.integers(1, 2 * prompt))).tolist(),
+            int(random.geometric(1 / mean_output).clip(1, 100)),
+            True,
+        )
+        for i in range(count)
+    ]
+
+
+def serve(engine, policy: Policy, wanted: list[Request]) -> RunRecord:
+    result = engine.run(RunCommand(policy, wanted, GREEDY), lambda progress: None)
+    return decode_record(result.record)
+
+
+def check_complete(record: RunRecord, wanted: list[Request]) -> None:
+    """Every request ended with as many tokens as asked for, and the record adds up."""
+    got = {row.request_id: row.output_tokens for row in record.requests}
+    assert got == {request.request_id: request.max_tokens for request in wanted}
+    steps = record.steps
+    assert sum(step.prefill_tokens for step in steps) == sum(
+        len(request.prompt_token_ids) for request in wanted
+    )
+    # The prefill emits a request's first token.
+    assert sum(step.decode_requests for step in steps) == sum(
+        request.max_tokens - 1 for request in wanted
+    )
+    assert sum(step.finished for step in steps) == len(wanted)
+    assert sum(step.admitted for step in steps) == len(wanted)
+    assert all(b.done_s >= a.done_s for a, b in zip(steps, steps[1:], strict=False))
+    for row in record.requests:
+        assert row.arrival_s <= row.admitted_s <= row.first_token_s <= row.finish_s
+
+
+def mixed_steps(record: RunRecord) -> int:
+    return sum(step.prefill_tokens > 0 and step.decode_requests > 0 for step in record.steps)
+
+
+def refills(record: RunRecord) -> list[int]:
+    """Requests admitted by each run of consecutive prefill steps."""
+    sizes, inside = [], False
+    for step in record.steps:
+        if step.prefill_tokens:
+            if not inside:
+                sizes.append(0)
+            sizes[-1] += step.admitted
+        inside = step.prefill_tokens > 0
+    return sizes
+
+
+@pytest.mark.parametrize("threshold", [1, 2, 3, 5, 8])
+def test_fixed_keeps_phases_apart_and_every_token_is_served(engine, threshold):
+    wanted = requests(40, seed=threshold)
+    record = serve(engine, Policy(kind="fixed", threshold=threshold), wanted)
+    check_complete(record, wanted)
+    assert mixed_steps(record) == 0
+    assert all(step.threshold == threshold for step in record.steps)
+
+
+@pytest.mark.parametrize("threshold", [1, 3, 8])
+def test_a_refill_takes_exactly_the_freed_slots_in_one_step(engine, threshold):
+    record = serve(engine, Policy(kind="fixed", threshold=threshold), requests(60))
+    active = 0
+    for step in record.steps:
+        if step.prefill_tokens and active:
+            free = N_SLOTS - active
+            assert free >= min(threshold, step.admitted + step.waiting)
+            assert step.admitted == min(free, step.admitted + step.waiting)
+        active = step.running - step.finished
+    assert refills(record)[0] == N_SLOTS
+
+
+def test_mixed_is_vllms_own_policy(engine):
+    wanted = requests(40)
+    record = serve(engine, Policy(kind="mixed"), wanted)
+    check_complete(record, wanted)
+    assert mixed_steps(record) > 0
+    assert all(step.threshold == 0 for step in record.steps)
+
+
+def test_k_changes_between_runs_of_one_engine(engine):
+    wanted = requests(60, mean_output=20)
+    sizes = [
+        np.mean(refills(serve(engine, Policy(kind="fixed", threshold=k), wanted))[1:-1])
+        for k in (1, 4, 8)
+    ]
+    assert sizes[0] < sizes[1] < sizes[2] == N_SLOTS
+
+
+def test_greedy_outputs_equal_the_default_policys_in_float32(engine):
+    wanted = requests(24, mean_output=12)
+    outputs = [
+        engine.run(RunCommand(policy, wanted, GREEDY, True), lambda progress: None).outputs
+        for policy in (Policy(kind="mixed"), Policy(kind="fixed", threshold=3))
+    ]
+    assert [o.token_ids for o in outputs[0]] == [o.token_ids for o in outputs[1]]
+    # A model that always says the same would pass whatever the scheduler did.
+    assert len({tuple(output.token_ids[:4]) for output in outputs[0]}) > 12
+
+
+def test_drain_rules(engine):
+    # 8 + 3 requests: after the first wave fewer than k = 6 wait.
+    wanted = [Request(f"r{i}", [1, 2, 3], 4 + 6 * (i % 8), True) for i in range(11)]
+    eager = serve(engine, Policy(kind="fixed", threshold=6, drain="eager"), wanted)
+    strict = serve(engine, Policy(kind="fixed", threshold=6, drain="strict"), wanted)
+    assert refills(eager) == refills(strict) == [8, 3]
+
+    def free_at_second_refill(record: RunRecord) -> int:
+        second = next(step for step in record.steps[1:] if step.admitted)
+        return N_SLOTS - (second.running - second.admitted)
+
+    assert free_at_second_refill(eager) == 3
+    assert free_at_second_refill(strict) == 6
+
+
+def test_one_token_requests_end_in_the_refill(engine):
+    wanted = [Request(f"r{i}", [1, 2, 3], 1, True) for i in range(20)]
+    record = serve(engine, Policy(kind="fixed", threshold=4), wanted)
+    check_complete(record, wanted)
+    assert refills(record) == [20]
+    assert [step.finished for step in record.steps if step.admitted] == [8, 8, 4]
+
+
+def test_chunked_prefill_when_the_budget_is_smaller_than_the_refill(engine):
+    # 8 prompts of 200 tokens against a budget of 512 tokens a step.
+    wanted = [Request(f"r{i}", [i] * 200, 5, True) for i in range(16)]
+    record = serve(engine, Policy(kind="fixed", threshold=8), wanted)
+    check_complete(record, wanted)
+    assert mixed_steps(record) == 0
+    assert max(step.prefill_tokens for step in record.steps) == 512
+    assert refills(record) == [8, 8]
+
+
+def test_adaptive_moves_k_as_the_lengths_change(engine):
+    table = ThresholdTable([0.05], [2, 6])
+    policy = Policy(
+        kind="adaptive", threshold=2, table=table, update_interval=8, initial_probability=0.01
+    )
+    wanted = [Request(f"r{i}", [1, 2, 3], 4, True) for i in range(64)]
+    record = serve(engine, policy, wanted)
+    check_complete(record, wanted)
+    assert mixed_steps(record) == 0
+    assert [update.completions for update in record.history] == list(range(8, 65, 8))
+    assert record.history[-1].threshold == 6
+    assert record.history[-1].termination_probability == pytest.approx(0.25, rel=0.01)
+    assert {step.threshold for step in record.steps} == {2, 6}
+
+
+def test_step_times_add_up_to_the_clock(engine):
+    record = serve(engine, Policy(kind="fixed", threshold=3), requests(60, mean_output=30))
+    summed = sum(step.duration_s for step in record.steps)
+    assert summed <= record.steps[-1].done_s
+    assert all(step.duration_s > 0 for step in record.steps)
+
+
+def test_an_impossible_request_is_refused_and_the_engine_goes_on(engine):
+    too_long = [*requests(3), Request("long", [1] * 300, 5, True)]
+    with pytest.raises(ValueError, match="256"):
+        serve(engine, Policy(kind="fixed", threshold=2), too_long)
+    wanted = requests(10)
+    check_complete(serve(engine, Policy(kind="fixed", threshold=2), wanted), wanted)
+
+
+def test_a_run_given_up_leaves_nothing_behind(engine):
+    class ClientLeftError(Exception):
+        pass
+
+    def leave(progress) -> None:
+        raise ClientLeftError
+
+    with pytest.raises(ClientLeftError):
+        engine.run(RunCommand(Policy(), requests(30, mean_output=60), GREEDY), leave)
+    wanted = requests(20)
+    record = serve(engine, Policy(kind="fixed", threshold=4), wanted)
+    check_complete(record, wanted)
+    assert record.steps[0].admitted == N_SLOTS
+
+
+def test_too_little_kv_memory_still_serves_everything_unmixed(tiny_model):
+    # 5 blocks of 128 tokens, one of them vLLM's own: at most 4 of the 8 slots can be filled.
+    engine = make_engine(tiny_model, num_kv_blocks=5)
+    try:
+        wanted = [Request(f"r{i}", [i] * 100, 20, True) for i in range(12)]
+        record = serve(engine, Policy(kind="fixed", threshold=2), wanted)
+    finally:
+        engine.shutdown()
+    got = {row.request_id: row.output_tokens for row in record.requests}
+    assert got == {request.request_id: 20 for request in wanted}
+    assert mixed_steps(record) == 0
+    assert max(step.running for step in record.steps) <= 4
+    # The gate sees it.
+    empty = [s for s in record.steps if not s.prefill_tokens and not s.decode_requests]
+    assert empty or sum(step.preempted for step in record.steps)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}, "speculative"),
+    ],
+)
+def test_unsupported_vllm_settings_are_refused_at_start(tiny_model, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make_engine(tiny_model, vllm_options=options)
+
+
+def test_records_become_frames(engine):
+    record = serve(engine, Policy(kind="fixed", threshold=3), requests(12))
+    steps, rows = record.steps_frame(), record.requests_frame()
+    assert len(steps) == len(record.steps)
+    assert steps["duration_s"].dtype == "float64"
+    assert rows["output_tokens"].sum() == steps["decode_requests"].sum() + len(rows)

@@ -1,0 +1,157 @@
+"""Results in words: numbers with units, and the sentences that report and terminal share."""
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+NONE = "–"
+
+
+def significant(value: float | None, digits: int = 4) -> str:
+    """Write a number with so many significant digits; in powers of ten only below 0.0001."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-4:
+        return f"{value:.{digits - 1}e}"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{round(value, places):,.{max(places, 0)}f}"
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """Write a fraction in percent."""
+    if fraction is None or not math.isfinite(fraction):
+        return NONE
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def percent_interval(low: float | None, high: float | None) -> str:
+    """Write an interval of fractions in percent."""
+    if low is None or high is None:
+        return NONE
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def seconds(value: float | None) -> str:
+    """Write a time in the unit that suits it."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if abs(value) >= unit:
+            return f"{significant(value / unit, 3)} {name}"
+    return f"{significant(value / 1e-9, 3)} ns"
+
+
+def stretches(chosen: Sequence[int], grid: Sequence[int]) -> str:
+    """Write a set of thresholds, neighbours on the measured grid together: ``3 to 7, 12``."""
+    runs: list[list[int]] = []
+    previous = False
+    for k in sorted(grid):
+        if k in chosen:
+            if previous:
+                runs[-1].append(k)
+            else:
+                runs.append([k])
+        previous = k in chosen
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
+
+
+def measured_grid(results: dict[str, Any]) -> list[int]:
+    """Return the thresholds of the sweep, ascending."""
+    return sorted(int(k) for k in results["throughput_by_k"])
+
+
+def headline(results: dict[str, Any]) -> str:
+    """Say in one sentence how k* did: offline, online, k̂, regret, what is no worse, mixed.
+
+    Args:
+        results: content of `{dataset}_results.json`.
+    """
+    verdict = results["verdict"]
+    k_star, k_hat, online = results["k_star"], results["k_hat"], results["k_star_online"]
+    computed = f"k* = {k_star} offline" + (f" ({online} online)" if online is not None else "")
+    if k_hat is None or verdict["regret"] is None:
+        return f"{computed} could not be judged: {len(results['rejected'])} runs were rejected."
+    parts = [f"{computed} {_cost(k_star, k_hat, verdict)}"]
+    chosen = verdict["indifference_set"]
+    if chosen:
+        others = sum(k != k_hat for k in chosen)
+        parts.append(
+            f"k = {stretches(chosen, measured_grid(results))} cannot be told from the best"
+            if others
+            else "no other measured k can compete with the best"
+        )
+    if verdict["mixed_ratio"] is not None:
+        parts.append(f"k̂ serves {verdict['mixed_ratio']:.3f} × what vLLM's own mixed policy does")
+    return "; ".join(parts) + "."
+
+
+def _cost(k_star: int, k_hat: int, verdict: dict[str, Any]) -> str:
+    low, high = verdict["regret_low"], verdict["regret_high"]
+    known = low is not None
+    if k_star == k_hat:
+        sure = f"regret at most {percent(high)} at 95 %" if known else "one block gives no interval"
+        return f"is the best measured k itself ({sure})"
+    sure = f"95 %: {percent_interval(low, high)}" if known else "one block gives no interval"
+    return f"costs {percent(verdict['regret'])} of the throughput at the best, k̂ = {k_hat} ({sure})"
+
+
+def verdict_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the verdict as label and value, one a line."""
+    verdict, rejected = results["verdict"], len(results["rejected"])
+    low, high = results.get("k_star_range") or (None, None)
+    updates = results["online_estimation"]["updates"]
+    chosen = verdict["indifference_set"]
+    return [
+        (
+            "k* offline",
+            f"{results['k_star']}"
+            + (f" (95 %: {low} to {high})" if low is not None else "")
+            + f"; from measured curves {results['k_star_measured']}, "
+            f"single-exit {results['k_star_single_exit']}",
+        ),
+        ("k* online", f"{_or_none(results['k_star_online'])} after {updates} updates"),
+        ("k̂ measured", f"{_or_none(results['k_hat'])} of {len(measured_grid(results))} thresholds"),
+        (
+            "regret of k*",
+            f"{percent(verdict['regret'])} (95 %: "
+            f"{percent_interval(verdict['regret_low'], verdict['regret_high'])}; "
+            f"{verdict['n_blocks']} blocks)",
+        ),
+        (
+            "not told from k̂",
+            f"k = {stretches(chosen, measured_grid(results))}"
+            if chosen
+            else "unknown: one block gives no interval",
+        ),
+        (
+            "requests/s",
+            f"k* {significant(results['throughput_k_star'])}, "
+            f"k̂ {significant(results['throughput_k_hat'])}, "
+            f"online {significant(results['throughput_online'])}, "
+            f"mixed {significant(results['throughput_mixed'])}",
+        ),
+        ("rejected runs", str(rejected) if rejected else "none"),
+    ]
+
+
+def seal(prediction: dict[str, Any]) -> str:
+    """Say whether the prediction came before its measurements."""
+    written, first = _moment(prediction["computed_at"]), prediction.get("first_run_at")
+    since = f", the first run of the sweep began at {_moment(first)}" if first else ""
+    if prediction["sealed"]:
+        return f"Sealed: the prediction was written at {written}{since}."
+    return (
+        f"Not sealed: the prediction was computed again at {written}{since}; "
+        "it is no forecast of these runs."
+    )
+
+
+def _moment(iso: str) -> str:
+    return datetime.fromisoformat(iso).isoformat(sep=" ", timespec="seconds")
+
+
+def _or_none(value: int | None) -> str:
+    return NONE if value is None else str(value)
