@@ -15,7 +15,7 @@ dependencies:
 TORCH_CPU_INDEX = "      - --extra-index-url https://download.pytorch.org/whl/cpu\n"
 POST_DEPLOY = """\
 #!/usr/bin/env bash
-# Made by `make lock`. These packages' metadata asks for others that must be absent; see overrides.txt.
+# Made by `make lock`. The metadata of these asks for packages that overrides.txt leaves out.
 set -euo pipefail
 python -m pip install --no-deps {packages}
 """

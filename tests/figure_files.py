@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from pdswitch.files import write_json, write_parquet
 from synthetic import (
     history_of,
     phases_of,
@@ -16,8 +18,6 @@ from synthetic import (
     theory_of,
     timing_of,
 )
-
-from pdswitch.files import write_json, write_parquet
 
 # Relative to the folder of a cell.
 FIGURE_INPUTS = {

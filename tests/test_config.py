@@ -20,7 +20,9 @@ def test_defaults_are_the_references():
 
 
 @pytest.mark.parametrize(
-    "datasets", ["demo", ["demo"], {"demo": {}}, {"demo": None}], ids=["name", "list", "map", "null"]
+    "datasets",
+    ["demo", ["demo"], {"demo": {}}, {"demo": None}],
+    ids=["name", "list", "map", "null"],
 )
 def test_datasets_can_be_written_in_four_ways(datasets):
     assert parse_config({"datasets": datasets}).datasets == {"demo": {}}

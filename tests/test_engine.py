@@ -96,18 +96,18 @@ def test_the_socket_is_closed_to_others(spec, runtime):
         directory = DeviceDirectory(spec.device_label, runtime)
         assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
         assert stat.S_IMODE(directory.socket.stat().st_mode) == 0o600
-    os.chmod(directory.path, 0o755)
+    directory.path.chmod(0o755)
     try:
         with pytest.raises(PermissionError, match="mode 0700"):
             DeviceDirectory(spec.device_label, runtime)
     finally:
-        os.chmod(directory.path, 0o700)
+        directory.path.chmod(0o700)
 
 
 def test_a_refused_run_is_a_sentence_and_the_engine_lives(spec, runtime):
     with opened(spec, runtime) as engine:
+        bad = RunCommand(Policy(kind="fixed", threshold=9), command(2, 3).requests, {})
         with pytest.raises(EngineError, match="threshold 9 exceeds the 4 slots"):
-            bad = RunCommand(Policy(kind="fixed", threshold=9), command(2, 3).requests, {})
             engine.run(bad, lambda p: None)
         engine.run(command(3, 3), lambda p: None)
 
@@ -151,7 +151,7 @@ def test_killed_in_mid_run_it_fails_with_its_log_and_the_next_client_gets_a_new_
         def kill(progress) -> None:
             os.kill(pid, signal.SIGKILL)
 
-        with pytest.raises(EngineError, match="the engine died. The end of its log") as caught:
+        with pytest.raises(EngineError, match="the engine died") as caught:
             engine.run(command(40, 400), kill)
         assert "pdswitch: ready after" in str(caught.value)
     with opened(spec, runtime) as engine:

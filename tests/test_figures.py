@@ -2,6 +2,7 @@
 
 import io
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,24 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from figure_files import FIGURE_INPUTS, write_cell
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
-from synthetic import (
-    block_of,
-    history_of,
-    phases_of,
-    play,
-    profile_steps,
-    prompts_of,
-    requests_of,
-    results_of,
-    termination_of,
-    theory_of,
-    timing_of,
-)
 
+from figure_files import FIGURE_INPUTS, write_cell
 from pdswitch.figures import (
     hazard,
     input_length_distribution,
@@ -40,6 +28,19 @@ from pdswitch.figures.lengths import MOST_BINS, whole_token_bins
 from pdswitch.figures.save import save_figure
 from pdswitch.figures.style import house_style, plain
 from pdswitch.figures.throughput_vs_k import measured_throughput, neighbourhoods
+from synthetic import (
+    block_of,
+    history_of,
+    phases_of,
+    play,
+    profile_steps,
+    prompts_of,
+    requests_of,
+    results_of,
+    termination_of,
+    theory_of,
+    timing_of,
+)
 
 
 def texts(figure: Figure) -> str:
@@ -302,64 +303,48 @@ class TestFiles:
 
 
 class TestCommandLine:
-    @staticmethod
-    def run(*arguments: str, root: Path, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "workflow/scripts/figure.py", *arguments],
-            cwd=root,
-            env=os.environ | {"PYTHONPATH": "workflow", "PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    SCRIPT = "workflow/scripts/figure.py"
 
-    def test_equal_data_give_equal_bytes(self, root, tmp_path):
-        cell = write_cell(tmp_path)
-        made = []
-        for seed in ("1", "2"):
-            stem = tmp_path / f"figure-{seed}"
-            ran = self.run(
-                "throughput_vs_k",
-                "--dataset",
-                "demo",
-                "--inputs",
-                str(cell / "demo_results.json"),
-                "--output-stem",
-                str(stem),
-                root=root,
-                hash_seed=seed,
-            )
-            assert ran.returncode == 0, ran.stderr
-            made.append([stem.with_suffix(end).read_bytes() for end in (".pdf", ".png")])
-        assert made[0] == made[1]
+    @pytest.fixture
+    def run(self, root, monkeypatch):
+        """Run the script in this process."""
 
-    def test_every_figure_from_its_files(self, root, tmp_path, monkeypatch, capsys):
-        import runpy
+        def run(name: str, inputs: list[Path], stem: Path) -> None:
+            paths = [str(path) for path in inputs]
+            line = [name, "--dataset", "demo", "--inputs", *paths, "--output-stem", str(stem)]
+            monkeypatch.setattr(sys, "argv", [self.SCRIPT, *line])
+            runpy.run_path(str(root / self.SCRIPT), run_name="__main__")
 
+        return run
+
+    def test_every_figure_from_its_files(self, run, tmp_path, capsys):
         cell = write_cell(tmp_path)
         for name, inputs in FIGURE_INPUTS.items():
-            files = [str(cell / place) for place in inputs]
-            stem = str(tmp_path / f"demo_{name}")
-            arguments = [name, "--dataset", "demo", "--inputs", *files, "--output-stem", stem]
-            monkeypatch.setattr(sys, "argv", ["figure.py", *arguments])
-            runpy.run_path(str(root / "workflow/scripts/figure.py"), run_name="__main__")
+            stem = tmp_path / f"demo_{name}"
+            run(name, [cell / place for place in inputs], stem)
             assert f"wrote {stem}.pdf {stem}.png" in capsys.readouterr().out
             assert Path(f"{stem}.pdf").read_bytes().startswith(b"%PDF")
             with Image.open(f"{stem}.png") as image:
                 assert image.width == 1050
         assert not list(tmp_path.glob(".*"))
 
-    def test_the_wrong_number_of_inputs_is_refused(self, root, tmp_path):
-        ran = self.run(
-            "hazard",
-            "--dataset",
-            "demo",
-            "--inputs",
-            "a.json",
-            "b.json",
-            "--output-stem",
-            str(tmp_path / "x"),
-            root=root,
+    def test_equal_data_give_equal_bytes(self, run, root, tmp_path):
+        results = write_cell(tmp_path) / "demo_results.json"
+        here, there = tmp_path / "here", tmp_path / "there"
+        run("throughput_vs_k", [results], here)
+        # Another process iterates sets in another order.
+        subprocess.run(
+            f"{sys.executable} {self.SCRIPT} throughput_vs_k --dataset demo"
+            f" --inputs {results} --output-stem {there}".split(),
+            cwd=root,
+            env=os.environ | {"PYTHONPATH": "workflow", "PYTHONHASHSEED": "7"},
+            check=True,
         )
-        assert ran.returncode == 2
-        assert "hazard wants 1 inputs (termination.json), got 2" in ran.stderr
+        for ending in (".pdf", ".png"):
+            made = [stem.with_suffix(ending).read_bytes() for stem in (here, there)]
+            assert made[0] == made[1]
+
+    def test_the_wrong_number_of_inputs_is_refused(self, run, tmp_path, capsys):
+        with pytest.raises(SystemExit):
+            run("hazard", [tmp_path / "a.json", tmp_path / "b.json"], tmp_path / "x")
+        assert "hazard wants 1 inputs (termination.json), got 2" in capsys.readouterr().err

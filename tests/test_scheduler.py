@@ -4,6 +4,7 @@ These tests are the contract with vLLM's unpublished scheduler interface: when a
 it, the name of the failing test says what.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ def check_complete(record: RunRecord, wanted: list[Request]) -> None:
     )
     assert sum(step.finished for step in steps) == len(wanted)
     assert sum(step.admitted for step in steps) == len(wanted)
-    assert all(b.done_s >= a.done_s for a, b in zip(steps, steps[1:], strict=False))
+    assert all(b.done_s >= a.done_s for a, b in pairwise(steps))
     for row in record.requests:
         assert row.arrival_s <= row.admitted_s <= row.first_token_s <= row.finish_s
 

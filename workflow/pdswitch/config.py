@@ -5,7 +5,6 @@ all datasets at the top level and can be overridden for one dataset under `datas
 """
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,7 +23,9 @@ class Strict(BaseModel):
 
 
 Lengths = Literal["replay", "natural", "dataset"]
-Grid = Literal["reference", "all"] | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+Grid = (
+    Literal["reference", "all"] | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+)
 
 
 class DatasetSettings(Strict):
@@ -105,7 +106,8 @@ class EngineSettings(Strict):
         "auto", description="As vLLM names it."
     )
     load_format: Literal["auto", "safetensors", "dummy"] = Field(
-        "auto", description="`dummy`: random weights of the same shapes; times are real, text is not."
+        "auto",
+        description="`dummy`: random weights of the same shapes; times are real, text is not.",
     )
     revision: str | None = Field(None, description="Hub revision of the model.")
     max_model_len: int | None = Field(
@@ -147,6 +149,10 @@ class EngineSettings(Strict):
     )
 
 
+def _default_datasets() -> dict[str, dict[str, Any]]:
+    return {"alpaca": {}}
+
+
 class Config(DatasetSettings):
     """The whole config."""
 
@@ -157,7 +163,7 @@ class Config(DatasetSettings):
     )
     tensor_parallel_size: int = Field(1, ge=1, description="GPUs one model is spread over.")
     datasets: dict[str, dict[str, Any]] = Field(
-        default_factory=lambda: {"alpaca": {}},
+        default_factory=_default_datasets,
         description="Datasets by name, each with its overrides; a plain list of names will do.",
     )
     sharegpt_path: str = Field(
@@ -191,17 +197,22 @@ class Config(DatasetSettings):
         None, gt=0, description="Memory of the weights, for N*. Default: from the checkpoint."
     )
     kv_cache_bytes: int | None = Field(
-        None, gt=0, description="KV-cache bytes per token, for N*. Default: from the model's config."
+        None,
+        gt=0,
+        description="KV-cache bytes per token, for N*. Default: from the model's config.",
     )
     oom_tolerance: float = Field(
-        0.05, gt=0, lt=1, description="ε: tolerated probability of running out of KV memory, for N*."
+        0.05,
+        gt=0,
+        lt=1,
+        description="ε: tolerated probability of running out of KV memory, for N*.",
     )
     gpu_memory_utilization: float = Field(
         0.9, gt=0, le=1, description="Share of the device memory vLLM may take."
     )
     disable_multiprocessing: bool | Literal["auto"] = Field(
         "auto",
-        description="Run vLLM's core inside the engine process. `auto`: on the CPU yes, on a GPU no.",
+        description="Run vLLM's core in the engine's own process. `auto`: on the CPU only.",
     )
     seed: int = Field(0, ge=0, description="Seed of shuffles and random prompts.")
     output_dir: str = Field("results", min_length=1, description="Where everything is written.")
@@ -296,7 +307,6 @@ def parse_config(values: dict[str, Any]) -> Config:
 def json_schema() -> str:
     """Return the JSON schema of the config, as text."""
     return json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
-
 
 
 def manual() -> str:

@@ -205,7 +205,9 @@ def hazard(
     """
     length, cut = _check_censored(lengths, censored)
     if bins < 1 or not 0.0 < confidence < 1.0:
-        raise ValueError(f"bins must be at least 1 and confidence in (0, 1), got {bins}, {confidence}")
+        raise ValueError(
+            f"bins must be at least 1 and confidence in (0, 1), got {bins}, {confidence}"
+        )
     ended = np.sort(length[~cut])
     quantiles = ended[np.linspace(0, ended.size, bins + 1).astype(int)[1:-1]] if ended.size else []
     # A bin covers the ages above its left edge up to its right edge.
@@ -256,7 +258,9 @@ def geometric_ks_distance(lengths: ArrayLike, censored: ArrayLike | None = None)
     return float(max(after.max(), before.max(), first))
 
 
-def kaplan_meier(lengths: ArrayLike, censored: ArrayLike | None = None) -> tuple[IntArray, FloatArray]:
+def kaplan_meier(
+    lengths: ArrayLike, censored: ArrayLike | None = None
+) -> tuple[IntArray, FloatArray]:
     """Return the ages at which requests ended, ascending, and the chance to survive each.
 
     Raises:
@@ -294,7 +298,9 @@ def _check_lengths(lengths: ArrayLike) -> IntArray:
     values = np.asarray(lengths)
     if values.ndim != 1 or values.size == 0:
         raise ValueError("lengths must be a list of at least one output length, got none")
-    if not (np.isfinite(values).all() and (values >= 1).all() and (values == np.rint(values)).all()):
+    if not (
+        np.isfinite(values).all() and (values >= 1).all() and (values == np.rint(values)).all()
+    ):
         raise ValueError(
             "every length must be a whole number of at least 1 token; "
             "leave out requests that generated nothing"

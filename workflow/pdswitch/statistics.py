@@ -74,7 +74,7 @@ def compare_with_best(thresholds: list[int], throughput: Floats, seed: int = 0) 
         "n_blocks": blocks,
     }
     if blocks < 2 or count < 2:
-        return Comparison(**common, low=None, high=None, indifferent=None, noise=None)  # type: ignore[arg-type]
+        return Comparison(**common, low=None, high=None, indifferent=None, noise=None)
     residual = logs - mean - logs.mean(axis=1, keepdims=True) + mean.mean()
     freedom = (blocks - 1) * (count - 1)
     noise = float(np.sqrt((residual**2).sum() / freedom))
@@ -82,7 +82,7 @@ def compare_with_best(thresholds: list[int], throughput: Floats, seed: int = 0) 
     low = -np.expm1(-np.maximum(distance - width, 0))
     high = -np.expm1(-np.maximum(distance + width, 0))
     return Comparison(
-        **common,  # type: ignore[arg-type]
+        **common,
         low=low,
         high=high,
         indifferent=[k for k, d in zip(thresholds, distance, strict=True) if d <= width],
@@ -91,7 +91,7 @@ def compare_with_best(thresholds: list[int], throughput: Floats, seed: int = 0) 
 
 
 def _distance_to_best_other(mean: Floats) -> Floats:
-    """max over the others minus own: negative for the best alone."""
+    """Max over the others minus own: negative for the best alone."""
     if mean.size == 1:
         return np.zeros(1)
     order = np.argsort(mean)

@@ -5,11 +5,6 @@
 
 
 rule aggregate:
-    output:
-        results=f"{CELL}/{{dataset}}_results.json",
-        table=f"{CELL}/runs.parquet",
-        truncated=f"{CELL}/truncated_samples_{{dataset}}.json",
-        timeline=f"{CELL}/pd_timeline_{{dataset}}.json",
     input:
         sources=sources("aggregate"),
         runs=run_folders,
@@ -18,18 +13,25 @@ rule aggregate:
         termination=rules.termination.output.summary,
         requests=rules.termination.output.requests,
         prompts=rules.prompts.output.prompts,
+    output:
+        results=f"{CELL}/{{dataset}}_results.json",
+        table=f"{CELL}/runs.parquet",
+        truncated=f"{CELL}/truncated_samples_{{dataset}}.json",
+        timeline=f"{CELL}/pd_timeline_{{dataset}}.json",
+    log:
+        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/aggregate.log",
+    conda:
+        ENVIRONMENT
     params:
         settings=lambda wildcards: options(
             model=MODEL,
             num_requests=settings_of(wildcards).num_requests,
             repeats=settings_of(wildcards).repeats,
             lengths=settings_of(wildcards).lengths,
-            exclude_degenerate_throughput=settings_of(wildcards).exclude_degenerate_throughput,
+            exclude_degenerate_throughput=settings_of(
+                wildcards
+            ).exclude_degenerate_throughput,
         ),
-    log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/aggregate.log",
-    conda:
-        ENVIRONMENT
     shell:
         "python3 {input.sources[0]} --dataset {wildcards.dataset:q} --settings {params.settings:q}"
         " --prompts {input.prompts:q} --termination {input.termination:q}"
@@ -39,13 +41,13 @@ rule aggregate:
 
 
 rule summary:
-    output:
-        runs=f"{RESULTS}/runs.parquet",
-        summary=f"{RESULTS}/summary.csv",
     input:
         sources=sources("summary"),
         results=expand(rules.aggregate.output.results, dataset=DATASETS),
         tables=expand(rules.aggregate.output.table, dataset=DATASETS),
+    output:
+        runs=f"{RESULTS}/runs.parquet",
+        summary=f"{RESULTS}/summary.csv",
     log:
         f"logs/{MODEL}/summary.log",
     conda:

@@ -22,10 +22,13 @@ try:
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
-# Scripts import the library of this checkout, wherever it lies.
+# Scripts import the library of this checkout, wherever it lies. How long an engine is kept is no
+# param, because no result depends on it: a change reruns nothing.
 shell.prefix(
     f"set -euo pipefail; export PYTHONPATH={os.path.join(workflow.basedir, 'workflow')}"
-    "${{PYTHONPATH:+:$PYTHONPATH}}; "
+    "${{PYTHONPATH:+:$PYTHONPATH}}"
+    f" PDSWITCH_IDLE_TIMEOUT_S={CONFIG.engine.idle_timeout_s}"
+    f" PDSWITCH_START_TIMEOUT_S={CONFIG.engine.start_timeout_s}; "
 )
 
 RESULTS = CONFIG.output_dir.rstrip("/")
@@ -72,11 +75,6 @@ def settings_of(wildcards):
     return CONFIG.dataset(wildcards.dataset)
 
 
-# How the engine is kept, which no result depends on: not a param, so that a change reruns nothing.
-SERVICE = options(
-    idle_timeout_s=CONFIG.engine.idle_timeout_s,
-    start_timeout_s=CONFIG.engine.start_timeout_s,
-)
 SAMPLING = options(**CONFIG.sampling.model_dump())
 ENGINE = engine_options()
 

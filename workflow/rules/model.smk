@@ -4,19 +4,21 @@
 
 
 rule model:
+    input:
+        sources=sources("model"),
     output:
         manifest=f"{RESULTS}/{MODEL}/model.json",
         checkpoint=directory(f"{RESULTS}/{MODEL}/checkpoint"),
-    input:
-        sources=sources("model"),
-    params:
-        model=CONFIG.model,
-        revision=f"--revision {CONFIG.engine.revision}" if CONFIG.engine.revision else "",
     log:
         f"logs/{MODEL}/model.log",
-    threads: workflow.cores
     conda:
         ENVIRONMENT
+    threads: workflow.cores
+    params:
+        model=CONFIG.model,
+        revision=(
+            f"--revision {CONFIG.engine.revision}" if CONFIG.engine.revision else ""
+        ),
     shell:
         "python3 {input.sources[0]} --model {params.model:q} {params.revision}"
         " --checkpoint {output.checkpoint:q} --output {output.manifest:q} 2>&1 | tee {log:q}"

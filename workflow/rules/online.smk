@@ -4,17 +4,25 @@
 
 
 rule online:
-    output:
-        requests=f"{CELL}/online/requests.parquet",
-        steps=f"{CELL}/online/steps.parquet",
-        history=f"{CELL}/online/kstar_history.parquet",
-        run=f"{CELL}/online/run.json",
     input:
         sources=sources("online"),
         model=rules.model.output.manifest,
         prompts=rules.prompts.output.prompts,
         threshold=f"{CELL}/threshold.json",
         lengths=rules.termination.output.requests,
+    output:
+        requests=f"{CELL}/online/requests.parquet",
+        steps=f"{CELL}/online/steps.parquet",
+        history=f"{CELL}/online/kstar_history.parquet",
+        run=f"{CELL}/online/run.json",
+    log:
+        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/online.log",
+    priority: 2_000_000
+    conda:
+        ENVIRONMENT
+    threads: workflow.cores
+    resources:
+        engine=1,
     params:
         engine=ENGINE,
         sampling=SAMPLING,
@@ -26,16 +34,8 @@ rule online:
             smoothing=settings_of(wildcards).ema_alpha,
         ),
         folder=lambda wildcards, output: os.path.dirname(output.run),
-    log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/online.log",
-    priority: 2_000_000
-    threads: workflow.cores
-    resources:
-        engine=1,
-    conda:
-        ENVIRONMENT
     shell:
         "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
-        " --service {SERVICE:q} --sampling {params.sampling:q} --prompts {input.prompts:q}"
+        " --sampling {params.sampling:q} --prompts {input.prompts:q}"
         " --natural-lengths {input.lengths:q} {params.run} --threshold-json {input.threshold:q}"
         " --policy {params.options:q} --output {params.folder:q} 2>&1 | tee {log:q}"

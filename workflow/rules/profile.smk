@@ -4,13 +4,20 @@
 
 
 rule profile:
+    input:
+        sources=sources("step_times"),
+        model=rules.model.output.manifest,
     output:
         steps=f"{RESULTS}/{MODEL}/profile/N={N_SLOTS}/steps.parquet",
         fit=f"{RESULTS}/{MODEL}/profile/N={N_SLOTS}/fit.json",
         run=f"{RESULTS}/{MODEL}/profile/N={N_SLOTS}/run.json",
-    input:
-        sources=sources("step_times"),
-        model=rules.model.output.manifest,
+    log:
+        f"logs/{MODEL}/profile/N={N_SLOTS}.log",
+    conda:
+        ENVIRONMENT
+    threads: workflow.cores
+    resources:
+        engine=1,
     params:
         engine=ENGINE,
         options=options(
@@ -19,14 +26,7 @@ rule profile:
             max_tokens=CONFIG.profile_max_tokens,
             seed=CONFIG.seed,
         ),
-    log:
-        f"logs/{MODEL}/profile/N={N_SLOTS}.log",
-    threads: workflow.cores
-    resources:
-        engine=1,
-    conda:
-        ENVIRONMENT
     shell:
         "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
-        " --service {SERVICE:q} --options {params.options:q}"
+        " --options {params.options:q}"
         " --steps {output.steps:q} --fit {output.fit:q} --run {output.run:q} 2>&1 | tee {log:q}"

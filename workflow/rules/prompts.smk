@@ -4,21 +4,21 @@
 
 
 rule prompts:
-    output:
-        prompts=f"{RESULTS}/{MODEL}/{{dataset}}/prompts.parquet",
-        manifest=f"{RESULTS}/{MODEL}/{{dataset}}/prompts.json",
     input:
         sources=sources("prompts"),
         model=rules.model.output.manifest,
         data=lambda wildcards: local_data(wildcards.dataset),
-    params:
-        options=lambda wildcards: options(**CONFIG.dataset_source(wildcards.dataset)),
-        max_model_len=lambda wildcards: max_model_len_argument(),
-        max_output_tokens=lambda wildcards: settings_of(wildcards).max_output_tokens,
+    output:
+        prompts=f"{RESULTS}/{MODEL}/{{dataset}}/prompts.parquet",
+        manifest=f"{RESULTS}/{MODEL}/{{dataset}}/prompts.json",
     log:
         f"logs/{MODEL}/{{dataset}}/prompts.log",
     conda:
         ENVIRONMENT
+    params:
+        options=lambda wildcards: options(**CONFIG.dataset_source(wildcards.dataset)),
+        max_model_len=lambda wildcards: max_model_len_argument(),
+        max_output_tokens=lambda wildcards: settings_of(wildcards).max_output_tokens,
     shell:
         "python3 {input.sources[0]} --dataset {wildcards.dataset:q} --options {params.options:q}"
         " --model {input.model:q} {params.max_model_len}"

@@ -17,6 +17,12 @@ FIGURE_INPUTS = {
 
 
 rule figure:
+    input:
+        sources=sources("figure"),
+        data=lambda wildcards: [
+            path.format(dataset=wildcards.dataset)
+            for path in FIGURE_INPUTS[wildcards.figure]
+        ],
     output:
         pdf=report(
             f"{CELL}/{{dataset}}_{{figure}}.pdf",
@@ -25,39 +31,34 @@ rule figure:
             labels={"figure": "{figure}"},
         ),
         png=f"{CELL}/{{dataset}}_{{figure}}.png",
-    input:
-        sources=sources("figure"),
-        data=lambda wildcards: [
-            path.format(dataset=wildcards.dataset) for path in FIGURE_INPUTS[wildcards.figure]
-        ],
-    params:
-        stem=lambda wildcards, output: os.path.splitext(output.png)[0],
-    wildcard_constraints:
-        figure="|".join(FIGURE_INPUTS),
     log:
         f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/figure-{{figure}}.log",
+    wildcard_constraints:
+        figure="|".join(FIGURE_INPUTS),
     conda:
         ENVIRONMENT
+    params:
+        stem=lambda wildcards, output: os.path.splitext(output.png)[0],
     shell:
         "python3 {input.sources[0]} {wildcards.figure} --dataset {wildcards.dataset:q}"
         " --inputs {input.data:q} --output-stem {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule report:
-    output:
-        f"{RESULTS}/report.html",
     input:
         sources=sources("report"),
         template="workflow/report/report.html.j2",
         results=expand(rules.aggregate.output.results, dataset=DATASETS),
         figures=expand(rules.figure.output.png, dataset=DATASETS, figure=FIGURE_INPUTS),
         pdfs=expand(rules.figure.output.pdf, dataset=DATASETS, figure=FIGURE_INPUTS),
-    params:
-        config=CONFIG.model_dump_json(indent=2),
+    output:
+        f"{RESULTS}/report.html",
     log:
         f"logs/{MODEL}/report.log",
     conda:
         ENVIRONMENT
+    params:
+        config=CONFIG.model_dump_json(indent=2),
     shell:
         "python3 {input.sources[0]} --template {input.template:q} --results {input.results:q}"
         " --config {params.config:q} --output {output:q} 2>&1 | tee {log:q}"

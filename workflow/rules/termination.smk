@@ -5,15 +5,22 @@
 
 
 rule termination:
-    output:
-        requests=f"{CELL}/termination/requests.parquet",
-        run=f"{CELL}/termination/run.json",
-        summary=f"{CELL}/termination/termination.json",
     input:
         sources=sources("termination"),
         model=rules.model.output.manifest,
         prompts=rules.prompts.output.prompts,
         manifest=rules.prompts.output.manifest,
+    output:
+        requests=f"{CELL}/termination/requests.parquet",
+        run=f"{CELL}/termination/run.json",
+        summary=f"{CELL}/termination/termination.json",
+    log:
+        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/termination.log",
+    conda:
+        ENVIRONMENT
+    threads: workflow.cores
+    resources:
+        engine=1,
     params:
         engine=ENGINE,
         sampling=SAMPLING,
@@ -22,16 +29,9 @@ rule termination:
         n_offline=lambda wildcards: settings_of(wildcards).n_offline,
         estimator=lambda wildcards: settings_of(wildcards).offline_p_estimator,
         ema_alpha=lambda wildcards: settings_of(wildcards).ema_alpha,
-    log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/termination.log",
-    threads: workflow.cores
-    resources:
-        engine=1,
-    conda:
-        ENVIRONMENT
     shell:
         "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
-        " --service {SERVICE:q} --sampling {params.sampling:q} --prompts {input.prompts:q}"
+        " --sampling {params.sampling:q} --prompts {input.prompts:q}"
         " --lengths {params.lengths}"
         " --max-output-tokens {params.max_output_tokens} --n-offline {params.n_offline}"
         " --estimator {params.estimator} --ema-alpha {params.ema_alpha}"

@@ -4,12 +4,16 @@
 
 
 checkpoint threshold:
-    output:
-        f"{CELL}/threshold.json",
     input:
         sources=sources("threshold"),
         steps=rules.profile.output.steps,
         termination=rules.termination.output.summary,
+    output:
+        f"{CELL}/threshold.json",
+    log:
+        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/threshold.log",
+    conda:
+        ENVIRONMENT
     params:
         options=lambda wildcards: options(
             n_slots=N_SLOTS,
@@ -18,10 +22,6 @@ checkpoint threshold:
             max_num_batched_tokens=CONFIG.engine.max_num_batched_tokens,
             seed=CONFIG.seed,
         ),
-    log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/threshold.log",
-    conda:
-        ENVIRONMENT
     shell:
         "python3 {input.sources[0]} --steps {input.steps:q} --termination {input.termination:q}"
         " --options {params.options:q} --output {output:q} 2>&1 | tee {log:q}"

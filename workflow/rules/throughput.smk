@@ -6,32 +6,32 @@
 
 
 rule throughput:
-    output:
-        requests=f"{CELL}/throughput/threshold={{k}}/rep={{rep}}/requests.parquet",
-        steps=f"{CELL}/throughput/threshold={{k}}/rep={{rep}}/steps.parquet",
-        run=f"{CELL}/throughput/threshold={{k}}/rep={{rep}}/run.json",
     input:
         sources=sources("throughput"),
         model=rules.model.output.manifest,
         prompts=rules.prompts.output.prompts,
         lengths=rules.termination.output.requests,
+    output:
+        requests=f"{CELL}/throughput/threshold={{k}}/rep={{rep}}/requests.parquet",
+        steps=f"{CELL}/throughput/threshold={{k}}/rep={{rep}}/steps.parquet",
+        run=f"{CELL}/throughput/threshold={{k}}/rep={{rep}}/run.json",
+    log:
+        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/threshold={{k}}-rep={{rep}}.log",
+    priority: lambda wildcards: block_priority(int(wildcards.rep), int(wildcards.k))
+    conda:
+        ENVIRONMENT
+    threads: workflow.cores
+    resources:
+        engine=1,
     params:
         engine=ENGINE,
         sampling=SAMPLING,
         run=lambda wildcards: run_arguments(wildcards),
         policy=lambda wildcards: f"--threshold {wildcards.k} --drain {settings_of(wildcards).drain}",
         folder=lambda wildcards, output: os.path.dirname(output.run),
-    log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/threshold={{k}}-rep={{rep}}.log",
-    priority: lambda wildcards: block_priority(int(wildcards.rep), int(wildcards.k))
-    threads: workflow.cores
-    resources:
-        engine=1,
-    conda:
-        ENVIRONMENT
     shell:
         "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
-        " --service {SERVICE:q} --sampling {params.sampling:q} --prompts {input.prompts:q}"
+        " --sampling {params.sampling:q} --prompts {input.prompts:q}"
         " --natural-lengths {input.lengths:q} {params.run} {params.policy}"
         " --rep {wildcards.rep} --output {params.folder:q} 2>&1 | tee {log:q}"
 
@@ -41,12 +41,12 @@ use rule throughput as throughput_mixed with:
         requests=f"{CELL}/throughput/policy=mixed/rep={{rep}}/requests.parquet",
         steps=f"{CELL}/throughput/policy=mixed/rep={{rep}}/steps.parquet",
         run=f"{CELL}/throughput/policy=mixed/rep={{rep}}/run.json",
+    log:
+        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/policy=mixed-rep={{rep}}.log",
+    priority: lambda wildcards: block_priority(int(wildcards.rep), 0)
     params:
         engine=ENGINE,
         sampling=SAMPLING,
         run=lambda wildcards: run_arguments(wildcards),
         policy="",
         folder=lambda wildcards, output: os.path.dirname(output.run),
-    log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/policy=mixed-rep={{rep}}.log",
-    priority: lambda wildcards: block_priority(int(wildcards.rep), 0)

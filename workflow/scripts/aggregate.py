@@ -57,12 +57,8 @@ def main() -> None:
         )
     except ValueError as error:
         sys.exit(f"error: {error}")
-    write_parquet(
-        arguments.table, run_rows(arguments.dataset, settings["model"], [*runs, online])
-    )
-    write_json(
-        arguments.truncated, truncated_samples(requests, pd.read_parquet(arguments.prompts))
-    )
+    write_parquet(arguments.table, run_rows(arguments.dataset, settings["model"], [*runs, online]))
+    write_json(arguments.truncated, truncated_samples(requests, pd.read_parquet(arguments.prompts)))
     star = [run for run in runs if run.label == str(results["k_star"])]
     write_json(arguments.timeline, timeline(star[0].steps))
     write_json(arguments.results, results)

@@ -1,4 +1,4 @@
-"""Write the JSON schema and the manual of the config from its models, or check that they are fresh."""
+"""Write the config's JSON schema and manual from its models, or check that they are fresh."""
 
 import argparse
 import sys

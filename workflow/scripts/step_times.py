@@ -70,7 +70,10 @@ def random_requests(
     """Return a planned run's requests: random token ids, a fixed number of output tokens."""
     return [
         Request(
-            f"profile-{i}", random.integers(0, vocabulary_size, tokens).tolist(), run.output_tokens, True
+            f"profile-{i}",
+            random.integers(0, vocabulary_size, tokens).tolist(),
+            run.output_tokens,
+            True,
         )
         for i, tokens in enumerate(run.prompt_lengths)
     ]

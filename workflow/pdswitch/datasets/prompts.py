@@ -88,8 +88,8 @@ def build_prompts(
     if len(rows) < options.num_requests:
         raise DatasetError(
             f"{options.kind} has {len(rows)} usable samples, but {options.num_requests} are wanted "
-            f"(num_requests plus the estimation samples); skipped: {dict(skipped) or 'none'}; lower "
-            "num_requests, or raise max_input_tokens"
+            f"(num_requests plus the estimation samples); skipped: {dict(skipped) or 'none'}; "
+            "lower num_requests, or raise max_input_tokens"
         )
     rows = rows[: options.num_requests]
     for number, row in enumerate(rows):

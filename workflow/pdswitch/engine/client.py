@@ -86,7 +86,6 @@ class Engine:
             raise EngineError(f"the engine refused: {answer.message}")
         return answer
 
-
     def _died(self) -> str:
         # Its last words may still be on the way to the log.
         with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
@@ -165,7 +164,7 @@ def _read_note(directory: DeviceDirectory) -> EngineNote:
 
 
 def _connect(directory: DeviceDirectory, key: str, say: Say) -> socket.socket | None:
-    """Connect to a running engine with this key; end one with another key, clear away a dead one."""
+    """Connect to a running engine of this key; end one of another, clear away a dead one."""
     try:
         note = _read_note(directory)
     except (FileNotFoundError, msgspec.MsgspecError):

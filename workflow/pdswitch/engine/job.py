@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,23 +16,26 @@ from pdswitch.engine.configure import EngineOptions, make_spec
 from pdswitch.model import ModelManifest
 
 
-class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the engine is kept, as opposed to what it is: no result depends on it."""
-
-    idle_timeout_s: float = 600.0
-    start_timeout_s: float = 1800.0
-    log_folder: str = "logs/engine"
-
-
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --model, --engine, --service and --sampling to a job's command line."""
+    """Add to a job's command line what says which engine it wants and how to sample."""
     parser.add_argument("--model", type=Path, required=True, help="model.json of the model stage")
     parser.add_argument(
         "--engine", type=_json_as(EngineOptions), required=True, help="engine options, as JSON"
     )
+    # How the engine is kept, as opposed to what it is; the workflow sets the variables.
     parser.add_argument(
-        "--service", type=_json_as(Service), default=Service(), help="engine service, as JSON"
+        "--idle-timeout-s",
+        type=float,
+        default=float(os.environ.get("PDSWITCH_IDLE_TIMEOUT_S", "600")),
+        help="an engine without work leaves after this time",
     )
+    parser.add_argument(
+        "--start-timeout-s",
+        type=float,
+        default=float(os.environ.get("PDSWITCH_START_TIMEOUT_S", "1800")),
+        help="an engine that is not ready by then is given up",
+    )
+    parser.add_argument("--engine-logs", type=Path, default=Path("logs/engine"))
     parser.add_argument(
         "--sampling", type=json.loads, default={"temperature": 0.0}, help="SamplingParams, as JSON"
     )
@@ -39,15 +43,14 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def engine_of(arguments: argparse.Namespace) -> Iterator[Engine]:
-    """Open the engine that a job's arguments ask for; an engine error ends the job in a sentence."""
+    """Open the engine that a job's arguments ask for; its errors end the job in a sentence."""
     model = msgspec.json.decode(arguments.model.read_bytes(), type=ModelManifest)
-    service: Service = arguments.service
     try:
         with open_engine(
             make_spec(arguments.engine, model),
-            idle_timeout_s=service.idle_timeout_s,
-            start_timeout_s=service.start_timeout_s,
-            log_folder=Path(service.log_folder),
+            idle_timeout_s=arguments.idle_timeout_s,
+            start_timeout_s=arguments.start_timeout_s,
+            log_folder=arguments.engine_logs,
             say=_say,
         ) as engine:
             yield engine

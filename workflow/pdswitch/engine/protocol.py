@@ -124,7 +124,7 @@ def receive(connection: socket.socket, kind: Any) -> Any:
 
 
 def _read(connection: socket.socket, size: int) -> bytes | None:
-    parts = []
+    parts: list[bytes] = []
     left = size
     while left:
         part = connection.recv(min(left, 1 << 20))

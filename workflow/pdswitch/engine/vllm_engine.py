@@ -107,7 +107,7 @@ class VllmEngine:
         with tempfile.TemporaryDirectory(prefix="pdswitch-run-") as folder:
             record_path = Path(folder) / "record.msgpack"
             order = RunOrder(command.policy, len(command.requests), str(record_path))
-            extra = {ORDER_KEY: msgspec.to_builtins(order)}
+            extra: dict[str, Any] | None = {ORDER_KEY: msgspec.to_builtins(order)}
             names: dict[str, str] = {}
             finished: dict[str, Any] = {}
             try:

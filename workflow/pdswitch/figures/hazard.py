@@ -5,11 +5,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from pdswitch.figures.style import BLUE, RED, house_style, legend_below, new_figure, title
+from pdswitch.figures.style import BLUE, GREEN, RED, house_style, legend_below, new_figure, title
 
 
 def draw(dataset: str, termination: dict[str, Any]) -> Figure:
     """Draw the hazard rate by age, which is the same at every age under the geometric law.
+
+    Beside it the p that k* rests on, in which an answer cut at the limit counts as ended unless
+    the estimator is `censored`, and the censored estimate, to which the distance is measured.
 
     Args:
         dataset: its name.
@@ -17,6 +20,7 @@ def draw(dataset: str, termination: dict[str, Any]) -> Figure:
     """
     hazard = termination["hazard"]
     p, error = termination["termination_probability"], termination["standard_error"]
+    censored = termination["all_requests"]["censored"]["p"]
     rate, low, high = (np.array(hazard[name], float) for name in ("hazard", "low", "high"))
     with house_style():
         figure = new_figure(2.5)
@@ -29,6 +33,12 @@ def draw(dataset: str, termination: dict[str, Any]) -> Figure:
             alpha=0.15,
             linewidth=0,
             label="its 95 % interval",
+        )
+        axes.axhline(
+            censored,
+            color=GREEN,
+            linestyle=(0, (4, 1, 1, 1)),
+            label=f"$p$ = {censored:.4f}, cut answers censored",
         )
         # Where no answer ended the rate is 0 and lies below its (Jeffreys) interval.
         axes.errorbar(

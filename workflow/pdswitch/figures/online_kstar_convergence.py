@@ -46,7 +46,7 @@ def draw(dataset: str, history: pd.DataFrame, theory: dict[str, Any]) -> Figure:
         lower.set_xlim(0, 1.02 * max(done[-1], 1))
         whole_numbers(lower, "x")
         upper.set_ylabel("threshold k in force")
-        upper.set_ylim(0, None)
+        upper.set_ylim(0, 1.12 * max(high, *k))
         whole_numbers(upper, "y")
         lower.set_ylabel("$p$, per token")
         lower.set_ylim(0, None)

@@ -1,5 +1,6 @@
 """Step times of the profile, their fits, and what the straight fits leave over."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,16 +95,16 @@ def _draw_prefill(top: Axes, bottom: Axes, samples: Samples, fit: dict[str, Any]
         tokens,
         1e3 * straight,
         color=RED,
-        label=rf"line: $\alpha_p$ = {_pm(1e3, line, 'alpha_p', 2)} ms, "
-        rf"$\beta_p$ = {_pm(1e6, line, 'beta_p', 2)} µs/token",
+        label=rf"line: $\alpha_p$ = {_pm(1e3, line, 'alpha_p')} ms, "
+        rf"$\beta_p$ = {_pm(1e6, line, 'beta_p')} µs/token",
     )
     top.plot(
         tokens,
         1e3 * bent,
         color=GREEN,
         linestyle=(0, (4, 1, 1, 1)),
-        label=f"hinge: {_pm(1e3, hinge, 'floor_s', 2)} ms, then "
-        f"{_pm(1e6, hinge, 'rate_s_per_token', 2)} µs/token",
+        label=f"hinge: {_pm(1e3, hinge, 'floor_s')} ms, then "
+        f"{_pm(1e6, hinge, 'rate_s_per_token')} µs/token",
     )
     _draw_table(top, table["tokens"], table["seconds"])
     top.set_ylabel("prefill step, ms")
@@ -125,8 +126,8 @@ def _draw_decode(top: Axes, bottom: Axes, samples: Samples, fit: dict[str, Any])
         active,
         1e3 * straight,
         color=RED,
-        label=rf"line: $\alpha_d$ = {_pm(1e3, line, 'alpha_d', 2)} ms, "
-        rf"$\beta_d$ = {_pm(1e6, line, 'beta_d', 1)} µs/request",
+        label=rf"line: $\alpha_d$ = {_pm(1e3, line, 'alpha_d')} ms, "
+        rf"$\beta_d$ = {_pm(1e6, line, 'beta_d')} µs/request",
     )
     _draw_table(top, table["requests"], table["seconds"])
     top.set_ylabel("decode step, ms")
@@ -199,6 +200,8 @@ def _share_x(top: Axes, bottom: Axes) -> None:
     bottom.set_xlim(0, None)
 
 
-def _pm(unit: float, fit: dict[str, Any], name: str, digits: int) -> str:
-    """Value ± standard error in the unit."""
-    return f"{unit * fit[name]:.{digits}f} ± {unit * fit[f'se_{name}']:.{digits}f}"
+def _pm(unit: float, fit: dict[str, Any], name: str) -> str:
+    """Write value ± standard error in the unit, to two digits of the error."""
+    value, error = unit * fit[name], unit * fit[f"se_{name}"]
+    places = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 2
+    return f"{value:.{places}f} ± {error:.{places}f}"

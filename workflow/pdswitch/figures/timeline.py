@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -38,22 +37,21 @@ def draw(dataset: str, phases: Phases) -> Figure:
         phases: content of `pd_timeline_{dataset}.json`.
     """
     with house_style():
-        figure = new_figure(3.9)
-        whole, close = figure.subplots(2, 1, height_ratios=(3, 2))
-        if phases:
-            _draw_phases(whole, phases)
-            _draw_waiting(whole, phases)
-            _draw_phases(close, close_up(phases))
-        else:
-            note(whole, "no phase on record")
-        whole.set_title("whole run")
-        close.set_title("some cycles from its middle")
-        for axes in (whole, close):
-            axes.set_ylabel("requests")
+        part = close_up(phases)
+        parts = [("whole run", phases), ("some cycles from its middle", part)]
+        if len(part) == len(phases):
+            del parts[1]
+        figure = new_figure(1.4 + 1.3 * len(parts))
+        drawn = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
+        for axes, (heading, shown) in zip(drawn, parts, strict=True):
+            _draw_phases(axes, shown)
+            axes.set_title(heading)
+            axes.set_ylabel("requests in slots")
             whole_numbers(axes, "y")
-        close.set_xlabel("seconds since the run's first step")
+        _draw_drain(drawn[0], phases)
+        drawn[-1].set_xlabel("seconds since the run's first step")
         title(figure, f"{dataset}: run at k*, {_count(phases, 'prefill')} refills")
-        legend_below(figure, whole, columns=3)
+        legend_below(figure, drawn[0], columns=3)
     return figure
 
 
@@ -67,7 +65,10 @@ def close_up(phases: Phases) -> Phases:
 
 
 def _draw_phases(axes: Axes, phases: Phases) -> None:
-    # Under the axis of requests, a strip of a tenth of the height.
+    if not phases:
+        note(axes, "no phase on record")
+        return
+    # Below zero requests, a strip of a tenth of the height.
     for kind, color in COLORS.items():
         spans = [
             (phase["start_s"], phase["end_s"] - phase["start_s"])
@@ -84,21 +85,16 @@ def _draw_phases(axes: Axes, phases: Phases) -> None:
                 label=kind,
             )
     top = max(phase["requests"] for phase in phases)
-    axes.plot(*_curve(phases, "requests"), color=BLACK, linewidth=0.9, label="requests in slots")
+    ends, requests = ([phase[name] for phase in phases] for name in ("end_s", "requests"))
+    axes.plot(ends, requests, color=BLACK, linewidth=0.9, label="requests in slots")
     axes.set_ylim(-0.14 * max(top, 1), 1.08 * max(top, 1))
     axes.set_xlim(phases[0]["start_s"], phases[-1]["end_s"])
 
 
-def _draw_waiting(axes: Axes, phases: Phases) -> None:
-    left = np.array([phase["waiting"] for phase in phases])
-    gone = left == 0
-    if gone.any() and phases[int(gone.argmax())]["end_s"] < phases[-1]["end_s"]:
-        drain = phases[int(gone.argmax())]["end_s"]
-        axes.axvline(drain, color=GREY, linestyle=(0, (1, 1.2)), label="last request admitted")
-
-
-def _curve(phases: Phases, name: str) -> tuple[list[float], list[float]]:
-    return [phase["end_s"] for phase in phases], [phase[name] for phase in phases]
+def _draw_drain(axes: Axes, phases: Phases) -> None:
+    ends = [phase["end_s"] for phase in phases if phase["waiting"] == 0]
+    if len(ends) > 1:
+        axes.axvline(ends[0], color=GREY, linestyle=(0, (1, 1.2)), label="last request admitted")
 
 
 def _count(phases: Phases, kind: str) -> int:

@@ -25,7 +25,9 @@ class PlannedRun(NamedTuple):
     repeat: int
 
 
-def plan_prefill(n_samples: int, n_slots: int, max_tokens: int, max_prompt: int) -> list[PlannedRun]:
+def plan_prefill(
+    n_samples: int, n_slots: int, max_tokens: int, max_prompt: int
+) -> list[PlannedRun]:
     """Plan prefill steps of sizes spread evenly on a log scale from 16 to `max_tokens` tokens.
 
     A step's tokens are split over as few requests as prompts of `max_prompt` tokens allow, and
@@ -51,8 +53,10 @@ def plan_decode(n_repeats: int, n_slots: int, max_model_len: int) -> list[Planne
     for repeat in range(n_repeats):
         factor = PROMPT_LENGTH_FACTORS[repeat % len(PROMPT_LENGTH_FACTORS)]
         prompt = max(1, min(32 * factor, max_model_len - DECODE_STEPS - 1))
-        for size in decode_sizes(n_slots):
-            runs.append(PlannedRun("decode", [prompt] * size, DECODE_STEPS + 1, repeat))
+        runs += [
+            PlannedRun("decode", [prompt] * size, DECODE_STEPS + 1, repeat)
+            for size in decode_sizes(n_slots)
+        ]
     return runs
 
 

@@ -72,7 +72,11 @@ def fit_prefill(
         "n": int(x.size),
         "residuals_by_range": _residuals_by_range(x, y - alpha - beta * x),
     }
-    return {"linear": linear, "hinge": _fit_hinge(tokens, seconds), "table": _table(tokens, seconds)}
+    return {
+        "linear": linear,
+        "hinge": _fit_hinge(tokens, seconds),
+        "table": _table(tokens, seconds),
+    }
 
 
 def fit_decode(requests: Floats, context: Floats, seconds: Floats) -> dict[str, Any]:

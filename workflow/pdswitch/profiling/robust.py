@@ -46,10 +46,10 @@ def fit_linear(design: Floats, y: Floats, scale: Floats | None = None) -> Linear
     scale = np.ones(n) if scale is None else scale
     rows, target = design / scale[:, None], y / scale
     weights = np.ones(n)
-    b = np.zeros(m)
+    b: Floats = np.zeros(m)
     for _ in range(ITERATIONS):
         root = np.sqrt(weights)
-        new, *_ = np.linalg.lstsq(rows * root[:, None], target * root, rcond=None)
+        new: Floats = np.linalg.lstsq(rows * root[:, None], target * root, rcond=None)[0]
         residual = target - rows @ new
         sigma = MAD_TO_SIGMA * np.median(np.abs(residual))
         if np.allclose(new, b, rtol=1e-10, atol=0) or sigma == 0:

@@ -1,0 +1,37 @@
+"""Which thresholds are measured."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pdswitch.grid import k_grid
+
+
+def test_small_n_takes_odd_thresholds_k_star_one_and_n():
+    assert k_grid("reference", 8, 2) == [1, 2, 3, 5, 7, 8]
+
+
+def test_large_n_is_dense_around_k_star():
+    grid = k_grid("reference", 100, 20)
+    assert set(range(10, 41, 2)) <= set(grid)
+    assert {1, 5, 20, 45, 50, 95, 100} <= set(grid)
+    assert 12 in grid
+    assert 13 not in grid
+    assert 46 not in grid
+
+
+@given(n_slots=st.integers(1, 300), data=st.data())
+def test_every_grid_holds_k_star_and_stays_in_range(n_slots, data):
+    k_star = data.draw(st.integers(1, n_slots))
+    for wanted in ("reference", "all", [1]):
+        grid = k_grid(wanted, n_slots, k_star)
+        assert grid == sorted(set(grid))
+        assert k_star in grid
+        assert 1 in grid
+        assert grid[-1] <= n_slots
+    assert k_grid("all", n_slots, k_star) == list(range(1, n_slots + 1))
+
+
+def test_a_listed_threshold_out_of_range_is_refused():
+    with pytest.raises(ValueError, match="contains 9; use values from 1 to 8"):
+        k_grid([1, 9], 8, 2)

@@ -1,0 +1,137 @@
+"""Fits recover what made the data, and the profile's plan covers what it should."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pdswitch.profiling.attribution import charge_refills
+from pdswitch.profiling.design import decode_sizes, plan, plan_prefill
+from pdswitch.profiling.fit import fit_decode, fit_prefill, fit_steps
+from pdswitch.profiling.robust import fit_linear
+
+
+def noisy(seconds, random, noise=0.01, outliers=0.0):
+    values = seconds * np.exp(random.normal(0, noise, seconds.size))
+    stalled = random.random(seconds.size) < outliers
+    return np.where(stalled, values * 5, values)
+
+
+@pytest.mark.parametrize("outliers", [0.0, 0.1])
+def test_the_straight_prefill_fit_survives_stalls(outliers):
+    random = np.random.default_rng(0)
+    tokens = np.geomspace(16, 2000, 200).round()
+    seconds = noisy(0.02 + 2e-4 * tokens, random, outliers=outliers)
+    fit = fit_prefill(tokens, seconds, None)["linear"]
+    assert fit["alpha_p"] == pytest.approx(0.02, rel=0.03)
+    assert fit["beta_p"] == pytest.approx(2e-4, rel=0.03)
+    assert abs(fit["alpha_p"] - 0.02) < 4 * fit["se_alpha_p"] + 1e-4
+
+
+def test_standard_errors_are_those_of_repeated_experiments():
+    random = np.random.default_rng(1)
+    tokens = np.geomspace(16, 2000, 60)
+    fits = [
+        fit_prefill(tokens, noisy(0.02 + 2e-4 * tokens, random, 0.05), None)["linear"]
+        for _ in range(200)
+    ]
+    spread = np.std([fit["alpha_p"] for fit in fits])
+    claimed = np.median([fit["se_alpha_p"] for fit in fits])
+    assert claimed == pytest.approx(spread, rel=0.25)
+
+
+def test_the_hinge_is_found_where_a_line_bends():
+    random = np.random.default_rng(2)
+    tokens = np.geomspace(16, 8000, 80)
+    seconds = noisy(np.maximum(0.0095, 22e-6 * tokens), random)
+    hinge = fit_prefill(tokens, seconds, None)["hinge"]
+    assert hinge["floor_s"] == pytest.approx(0.0095, rel=0.03)
+    assert hinge["rate_s_per_token"] == pytest.approx(22e-6, rel=0.03)
+    assert hinge["hinge_tokens"] == pytest.approx(432, rel=0.1)
+
+
+def test_the_intercept_depends_on_the_fitted_range_when_prefill_is_a_hinge():
+    tokens = np.geomspace(16, 8000, 80)
+    seconds = np.maximum(0.0095, 22e-6 * tokens)
+    low = fit_prefill(tokens, seconds, (16, 400))["linear"]
+    high = fit_prefill(tokens, seconds, (1000, 8000))["linear"]
+    assert low["alpha_p"] == pytest.approx(0.0095, rel=1e-3)
+    assert high["alpha_p"] == pytest.approx(0, abs=1e-6)
+    assert low["token_range"] == [16, 400]
+
+
+def test_a_range_with_too_few_samples_falls_back_to_all():
+    tokens = np.array([10.0, 20, 30, 40])
+    fit = fit_prefill(tokens, 1 + tokens, (100, 200))["linear"]
+    assert fit["token_range"] == [10, 40]
+
+
+def test_batch_size_and_context_come_apart():
+    random = np.random.default_rng(3)
+    active = np.tile(np.arange(1.0, 17), 30)
+    context = active * np.repeat([32.0, 128.0, 64.0], 160)
+    seconds = noisy(0.03 + 4e-4 * active + 2e-6 * context, random)
+    fit = fit_decode(active, context, seconds)["context"]
+    assert fit["alpha_d"] == pytest.approx(0.03, rel=0.02)
+    assert fit["beta_d"] == pytest.approx(4e-4, rel=0.15)
+    assert fit["gamma_d"] == pytest.approx(2e-6, rel=0.2)
+
+
+def test_too_few_points_are_refused_in_a_sentence():
+    with pytest.raises(ValueError, match="2 coefficients cannot be fitted to 1 points"):
+        fit_linear(np.ones((1, 2)), np.ones(1))
+
+
+def steps(rows):
+    frame = pd.DataFrame(
+        rows, columns=["run", "kind", "prefill_tokens", "decode_requests", "duration_s"]
+    )
+    return frame.assign(step=frame.groupby("run").cumcount(), context_tokens=100)
+
+
+def test_a_profile_without_decode_steps_is_refused():
+    rows = [(i, "prefill", 100 * (i + 1), 0, 0.1 * (i + 1)) for i in range(5)]
+    with pytest.raises(ValueError, match="no decode step"):
+        fit_steps(steps(rows), 4)
+
+
+def test_the_excess_before_a_refill_is_charged_to_it_and_sums_stay():
+    rows = [(0, "x", 0, 8, 0.010)] * 5 + [(0, "x", 0, 8, 0.030), (0, "x", 400, 0, 0.020)]
+    before = steps(rows)
+    after = charge_refills(before)
+    assert after["duration_s"].sum() == pytest.approx(before["duration_s"].sum())
+    assert after["duration_s"].iloc[5] == pytest.approx(0.010)
+    assert after["duration_s"].iloc[6] == pytest.approx(0.040)
+
+
+@given(n_slots=st.integers(1, 2048))
+def test_decode_sizes_reach_from_one_to_n(n_slots):
+    sizes = decode_sizes(n_slots)
+    assert sizes == sorted(set(sizes))
+    assert sizes[0] == 1
+    assert sizes[-1] == n_slots
+    assert len(sizes) <= 16
+
+
+@given(
+    n_slots=st.integers(1, 256),
+    samples=st.integers(3, 50),
+    max_tokens=st.integers(2, 9000),
+    max_prompt=st.integers(1, 4000),
+)
+def test_prefill_samples_fit_into_slots_and_context(n_slots, samples, max_tokens, max_prompt):
+    runs = plan_prefill(samples, n_slots, max_tokens, max_prompt)
+    assert len(runs) == samples
+    for run in runs:
+        assert 1 <= len(run.prompt_lengths) <= n_slots
+        assert 1 <= min(run.prompt_lengths)
+        assert max(run.prompt_lengths) <= max_prompt
+        assert sum(run.prompt_lengths) <= max_tokens
+
+
+def test_the_plan_is_shuffled_by_its_seed_alone():
+    first, again, other = (plan(10, 2, 8, 1000, 512, seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    assert sorted(first) == sorted(other)

@@ -1,0 +1,103 @@
+"""The verdict's statistics against simulated sweeps whose truth is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pdswitch.statistics import (
+    best_critical_value,
+    compare_with_best,
+    mean_absolute_percentage_error,
+)
+
+THRESHOLDS = [1, 2, 4, 8, 16]
+TRUTH = np.array([9.0, 9.9, 10.0, 9.8, 9.0])
+
+
+def sweep(random, blocks: int, noise: float, truth=TRUTH):
+    drift = random.normal(0, 0.05, (blocks, 1))
+    return truth * np.exp(drift + random.normal(0, noise, (blocks, truth.size)))
+
+
+def true_regret(truth=TRUTH):
+    return 1 - truth / truth.max()
+
+
+@pytest.mark.parametrize("blocks", [2, 3, 5])
+def test_the_intervals_cover_the_true_regret_of_all_k_at_once(blocks):
+    random = np.random.default_rng(blocks)
+    trials, covered = 300, 0
+    for _ in range(trials):
+        found = compare_with_best(THRESHOLDS, sweep(random, blocks, 0.02))
+        covered += bool(((found.low <= true_regret()) & (true_regret() <= found.high)).all())
+    # 95 % asked for; three standard errors below is still more than 91 %.
+    assert covered / trials >= 0.91
+
+
+def test_the_indifference_set_holds_the_best_in_95_of_100_sweeps():
+    random = np.random.default_rng(7)
+    held = sum(
+        4 in compare_with_best(THRESHOLDS, sweep(random, 3, 0.03)).indifferent for _ in range(300)
+    )
+    assert held / 300 >= 0.91
+
+
+def test_clear_differences_are_told_apart():
+    random = np.random.default_rng(1)
+    found = compare_with_best(THRESHOLDS, sweep(random, 5, 0.001))
+    assert found.k_hat == 4
+    assert found.indifferent == [4]
+    assert found.low[0] > 0.08
+
+
+def test_drift_between_blocks_does_not_matter():
+    random = np.random.default_rng(2)
+    values = sweep(random, 4, 0.01)
+    drifted = values * np.array([[1.0], [0.5], [3.0], [1.2]])
+    a, b = compare_with_best(THRESHOLDS, values), compare_with_best(THRESHOLDS, drifted)
+    np.testing.assert_allclose(a.regret, b.regret)
+    np.testing.assert_allclose(a.high, b.high)
+
+
+def test_one_block_gives_no_interval():
+    found = compare_with_best(THRESHOLDS, TRUTH[None, :])
+    assert found.low is None
+    assert found.indifferent is None
+    assert found.k_hat == 4
+    np.testing.assert_allclose(found.regret, true_regret(), atol=1e-12)
+
+
+def test_incomplete_blocks_are_left_out_and_no_complete_one_is_an_error():
+    values = np.vstack([TRUTH, TRUTH, TRUTH])
+    values[1, 2] = np.nan
+    assert compare_with_best(THRESHOLDS, values).n_blocks == 2
+    values[:, 2] = np.nan
+    with pytest.raises(ValueError, match="no block has a valid run of every k"):
+        compare_with_best(THRESHOLDS, values)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    truth=st.lists(st.floats(1, 100), min_size=2, max_size=6),
+    scale=st.floats(0.01, 100),
+    seed=st.integers(0, 1000),
+)
+def test_units_do_not_matter_and_ends_are_ordered(truth, scale, seed):
+    values = sweep(np.random.default_rng(seed), 3, 0.05, np.array(truth))
+    k = list(range(1, len(truth) + 1))
+    found, scaled = compare_with_best(k, values), compare_with_best(k, scale * values)
+    np.testing.assert_allclose(found.regret, scaled.regret, atol=1e-9)
+    assert (found.low <= found.regret + 1e-12).all()
+    assert (found.regret <= found.high + 1e-12).all()
+    assert found.k_hat in found.indifferent
+
+
+def test_the_critical_value_is_dunnetts():
+    # One comparison: Student's t, one-sided. Three: Dunnett's table for 10 degrees of freedom.
+    assert best_critical_value(2, 10) == pytest.approx(1.812, abs=0.03)
+    assert best_critical_value(4, 10) == pytest.approx(2.34, abs=0.03)
+
+
+def test_mape():
+    assert mean_absolute_percentage_error([1.1, 0.9], [1.0, 1.0]) == pytest.approx(0.1)
