@@ -1,17 +1,15 @@
 # The names of everything a person runs.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-PATH := $(CURDIR)/.venv/bin:$(PATH)
-export PATH
-# Nothing is fetched from a model hub unless the user asks for it.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CORES ?= all
 ARGS ?=
 STAMP := .venv/setup.stamp
 
-.PHONY: help setup run test test-fast lint schema lock report figures datasets bench clean
+.PHONY: help setup run test test-fast lint schema lock datasets figures report clean
 
 help:            ## show this list
-	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / — /'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | column -t -s "$$(printf '\t')"
 
 setup: $(STAMP)  ## install everything into .venv
 
@@ -23,25 +21,36 @@ run: setup       ## run the workflow with the default config and print the verdi
 	snakemake --cores $(CORES) $(ARGS)
 	python workflow/scripts/verdict.py
 
-test: setup lint ## the whole test suite
+test: setup lint ## the whole test suite: fast tests, then real vLLM and Snakemake
 	pytest -m "not slow"
 	pytest -m slow
 
-test-fast: setup ## the tests that need no engine
+test-fast: setup ## the tests that start neither vLLM nor Snakemake
 	pytest -m "not slow"
 
-lint: setup      ## style, formatting, types, Snakemake's own checks
-	ruff check .
-	ruff format --check .
+lint: setup      ## style, formatting, types, Snakemake's own checks, generated files
+	ruff check --quiet .
+	ruff format --quiet --check .
 	snakefmt --check Snakefile workflow/rules
 	mypy
+	python workflow/scripts/schema.py --check
 	snakemake --lint
 
-schema: setup    ## regenerate schema and manual from the config models
+schema: setup    ## regenerate the config's schema and manual from its models
 	python workflow/scripts/schema.py
 
 lock: setup      ## resolve the environments anew
 	envs/lock.sh
 
+datasets: setup  ## extract and tokenize the configured datasets only
+	snakemake --cores $(CORES) $(ARGS) datasets
+
+figures: setup   ## everything up to the figures
+	snakemake --cores $(CORES) $(ARGS) figures
+
+report: setup    ## everything up to the report
+	snakemake --cores $(CORES) $(ARGS) results/report.html
+
 clean:           ## remove results and logs, keep the environment
-	rm -rf results/* logs .snakemake
+	find results -mindepth 1 -not -name .gitkeep -delete
+	rm -rf logs .snakemake

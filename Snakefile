@@ -1,9 +1,10 @@
 # After how many finished requests should a server stop decoding and prefill? This workflow computes
 # the closed form k*, measures the optimum on vLLM, and says what trusting k* costs.
 #
-#   snakemake --cores all                      everything that the config asks for
-#   snakemake --cores all prompts              only the datasets
-#   snakemake --cores all thresholds           up to k*, without measuring the sweep
+#   snakemake --cores all                 everything that the config asks for
+#   snakemake --cores all datasets        only the datasets
+#   snakemake --cores all thresholds      up to k*, without measuring the sweep
+#   snakemake --cores all figures         without the report
 
 from snakemake.utils import min_version
 
@@ -28,6 +29,20 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        f"{RESULTS}/report.html",
-        f"{RESULTS}/summary.csv",
-        f"{RESULTS}/runs.parquet",
+        rules.report.output,
+        rules.summary.output,
+
+
+rule datasets:
+    input:
+        expand(rules.prompts.output.manifest, dataset=DATASETS),
+
+
+rule thresholds:
+    input:
+        expand(f"{CELL}/threshold.json", dataset=DATASETS),
+
+
+rule figures:
+    input:
+        expand(rules.figure.output.pdf, dataset=DATASETS, figure=FIGURE_INPUTS),

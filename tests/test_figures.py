@@ -165,7 +165,7 @@ class TestProfile:
     def test_prints_the_fits_with_their_errors(self):
         shown = texts(profiling_results.draw("demo", profile_steps(16), timing_of(16)))
         assert r"$\alpha_p$ = 9.00 ± 0.21 ms, $\beta_p$ = 22.00 ± 0.30 µs/token" in shown
-        assert r"$\alpha_d$ = 6.50 ± 0.04 ms, $\beta_d$ = 20.0 ± 3.0 µs/request" in shown
+        assert r"$\alpha_d$ = 6.500 ± 0.040 ms, $\beta_d$ = 20.0 ± 3.0 µs/request" in shown
         assert "hinge: 9.50 ± 0.10 ms" in shown
 
     def test_a_step_held_up_does_not_flatten_the_others(self):

@@ -10,14 +10,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import jinja2
+import numpy as np
 import pytest
 from docutils.core import publish_parts
 
 from figure_files import write_cell
 from pdswitch import wording
 from pdswitch.captions import CAPTIONS
+from pdswitch.figures import throughput_vs_k
+from pdswitch.files import read_json, write_json
 from pdswitch.report import Cell, Input, load_cell, policy_rows, render
-from synthetic import block_of, results_of
+from pdswitch.results import AVERAGED, LATENCIES, MeasuredRun, dataset_results
+from synthetic import block_of, history_of, play, results_of, termination_of, theory_of
 
 PIXEL = b"\x89PNG made up"
 
@@ -126,7 +130,7 @@ class TestPage:
 
     def test_lists_what_was_rejected_and_why(self, template):
         text = Page(render(template, [cell_of(rejected(results_of()))], "{}")).text
-        assert "1 runs are kept but not counted" in text
+        assert "Kept but not counted, 1 in all" in text
         assert "threshold=5/rep=1 : 3 requests were preempted" in text
         assert "a < b" in text
         assert "no run at k* counts" in text
@@ -163,6 +167,40 @@ class TestPage:
             del results["prediction"][name]
         results["prediction"]["mape"] = 0.077
         assert "7.7 %" in Page(render(template, [cell_of(results)], "{}")).text
+
+    @pytest.mark.parametrize("repeats", [1, 2])
+    def test_reads_what_aggregate_writes(self, template, tmp_path, repeats):
+        theory, random = theory_of(16), np.random.default_rng(0)
+
+        def run(policy: str, k: int | None, rep: int, rate: float) -> MeasuredRun:
+            started = f"2026-03-01T11:{rep:02d}:00+00:00"
+            facts = {"policy": policy, "threshold": k, "rep": rep, "started_at": started}
+            latencies = {name: {"p50": 0.1, "p95": 0.2, "p99": 0.3} for name in LATENCIES}
+            metrics = {
+                "throughput": rate,
+                "steady_throughput": None if rep == 2 else 1.1 * rate,
+                "preemptions": 0,
+                **latencies,
+                **dict.fromkeys(AVERAGED, 5.0),
+            }
+            steps = play(16, k or 1, 40)
+            return MeasuredRun(tmp_path, facts | {"engine": {"vllm": "0"}}, metrics, [], steps)
+
+        runs = [
+            run("fixed", k, rep, 50 - abs(k - 5) + random.normal(0, 0.1))
+            for rep in range(1, repeats + 1)
+            for k in theory["k_grid"]
+        ]
+        runs += [run("mixed", None, rep, 40.0) for rep in range(1, repeats + 1)]
+        settings = {"model": "m", "num_requests": 40, "repeats": repeats, "lengths": "replay"}
+        online, history = run("adaptive", None, 1, 45.0), history_of(16, theory["k_star"])
+        made = dataset_results("demo", settings, theory, termination_of(), runs, online, history)
+        write_json(tmp_path / "results.json", made)
+        results = read_json(tmp_path / "results.json")
+        text = Page(render(template, [cell_of(results)], "{}")).text
+        assert wording.headline(results) in text
+        assert f"k* = {theory['k_star']} offline" in text
+        assert throughput_vs_k.draw(results).axes
 
     def test_several_results_in_order(self, template):
         cells = [cell_of(results_of(dataset=name)) for name in ("zeta", "alpha")]
@@ -204,7 +242,7 @@ class TestHeadline:
 
     def test_nothing_counts(self):
         said = wording.headline(rejected(results_of()))
-        assert "could not be judged: 1 runs were rejected." in said
+        assert "could not be judged; rejected: 1 run." in said
 
 
 @pytest.mark.parametrize(
@@ -285,7 +323,7 @@ class TestFiles:
         results = results_of()
         for text in (
             wording.headline(results),
-            "k* offline", "k* online", "k̂ measured", "regret of k*", "mixed",
+            "k* offline", "k* online", "k̂", "regret of k*", "mixed",
             f"{cell}/demo_*.pdf", str(tmp_path / "report.html"),
         ):  # fmt: skip
             assert text in shown

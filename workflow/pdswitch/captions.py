@@ -3,21 +3,29 @@
 from collections.abc import Callable
 from typing import Any
 
-from pdswitch.wording import measured_grid, percent, seconds, significant, stretches
+from pdswitch.wording import (
+    count,
+    measured_grid,
+    percent,
+    seconds,
+    significant,
+    stretches,
+    threshold,
+)
 
 
 def throughput_vs_k(results: dict[str, Any]) -> str:
     """Caption of the sweep."""
     verdict, prediction = results["verdict"], results["prediction"]
     grid, chosen = measured_grid(results), results["verdict"]["indifference_set"]
-    counted = sum(block["n"] for block in results["throughput_by_k"].values())
-    shaded = stretches(chosen, grid) if chosen else "unknown, one block gives no interval"
+    counted = count(sum(block["n"] for block in results["throughput_by_k"].values()), "counted run")
+    shaded = stretches(chosen, grid) if chosen else "unknown without an interval"
     return (
-        f"Throughput over the threshold k: {counted} counted runs at {len(grid)} thresholds, "
-        f"{verdict['n_blocks']} complete blocks, {results['num_requests']} requests a run. "
+        f"Throughput over the threshold k: {counted} at {count(len(grid), 'threshold')}, "
+        f"{count(verdict['n_blocks'], 'complete block')}, {results['num_requests']} requests each. "
         "Above, whole runs, ramp and drain included, in requests/s: "
         f"{significant(results['throughput_k_star'])} at k* = {results['k_star']}, "
-        f"{significant(results['throughput_k_hat'])} at k̂ = {results['k_hat']}, "
+        f"{significant(results['throughput_k_hat'])} at k̂ = {threshold(results['k_hat'])}, "
         f"{significant(results['throughput_online'])} online, "
         f"{significant(results['throughput_mixed'])} mixed. "
         f"Yellow, not told from k̂ at 95 %: {shaded}. "
@@ -81,9 +89,9 @@ def online_kstar_convergence(results: dict[str, Any]) -> str:
     offline_p = significant(results["offline_estimation"]["termination_probability"])
     online_p = significant(online["termination_probability"])
     return (
-        f"Threshold in force and estimate of p while serving: {online['updates']} updates, the "
-        f"last one to k* = {online['k_star']} at p = {online_p} (offline: {results['k_star']} at "
-        f"{offline_p})."
+        "Threshold in force and estimate of p while serving: "
+        f"{count(online['updates'], 'update')}, the last one to k* = {online['k_star']} at "
+        f"p = {online_p} (offline: {results['k_star']} at {offline_p})."
     )
 
 

@@ -58,6 +58,16 @@ def stretches(chosen: Sequence[int], grid: Sequence[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
 
 
+def threshold(k: int | None) -> str:
+    """Write a threshold that may be unknown."""
+    return NONE if k is None else str(k)
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def measured_grid(results: dict[str, Any]) -> list[int]:
     """Return the thresholds of the sweep, ascending."""
     return sorted(int(k) for k in results["throughput_by_k"])
@@ -73,7 +83,8 @@ def headline(results: dict[str, Any]) -> str:
     k_star, k_hat, online = results["k_star"], results["k_hat"], results["k_star_online"]
     computed = f"k* = {k_star} offline" + (f" ({online} online)" if online is not None else "")
     if k_hat is None or verdict["regret"] is None:
-        return f"{computed} could not be judged: {len(results['rejected'])} runs were rejected."
+        rejected = count(len(results["rejected"]), "run")
+        return f"{computed} could not be judged; rejected: {rejected}."
     parts = [f"{computed} {_cost(k_star, k_hat, verdict)}"]
     chosen = verdict["indifference_set"]
     if chosen:
@@ -101,6 +112,7 @@ def _cost(k_star: int, k_hat: int, verdict: dict[str, Any]) -> str:
 def verdict_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the verdict as label and value, one a line."""
     verdict, rejected = results["verdict"], len(results["rejected"])
+    grid = measured_grid(results)
     low, high = results.get("k_star_range") or (None, None)
     updates = results["online_estimation"]["updates"]
     chosen = verdict["indifference_set"]
@@ -112,19 +124,20 @@ def verdict_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
             + f"; from measured curves {results['k_star_measured']}, "
             f"single-exit {results['k_star_single_exit']}",
         ),
-        ("k* online", f"{_or_none(results['k_star_online'])} after {updates} updates"),
-        ("k̂ measured", f"{_or_none(results['k_hat'])} of {len(measured_grid(results))} thresholds"),
+        ("k* online", f"{threshold(results['k_star_online'])} after {count(updates, 'update')}"),
+        (
+            "k̂",
+            f"{threshold(results['k_hat'])}, the best of {count(len(grid), 'threshold')} measured",
+        ),
         (
             "regret of k*",
             f"{percent(verdict['regret'])} (95 %: "
             f"{percent_interval(verdict['regret_low'], verdict['regret_high'])}; "
-            f"{verdict['n_blocks']} blocks)",
+            f"{count(verdict['n_blocks'], 'block')})",
         ),
         (
             "not told from k̂",
-            f"k = {stretches(chosen, measured_grid(results))}"
-            if chosen
-            else "unknown: one block gives no interval",
+            f"k = {stretches(chosen, grid)}" if chosen else "unknown without an interval",
         ),
         (
             "requests/s",
@@ -151,7 +164,3 @@ def seal(prediction: dict[str, Any]) -> str:
 
 def _moment(iso: str) -> str:
     return datetime.fromisoformat(iso).isoformat(sep=" ", timespec="seconds")
-
-
-def _or_none(value: int | None) -> str:
-    return NONE if value is None else str(value)

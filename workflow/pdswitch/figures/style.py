@@ -79,7 +79,14 @@ def whole_numbers(axes: Axes, axis: str) -> None:
 def note(axes: Axes, text: str) -> None:
     """Say in the middle of empty axes why they are empty."""
     axes.text(
-        0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes, wrap=True
+        0.5,
+        0.5,
+        text,
+        ha="center",
+        va="center",
+        color=GREY,
+        transform=axes.transAxes,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
     )
 
 

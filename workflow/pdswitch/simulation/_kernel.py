@@ -113,7 +113,8 @@ def run(
     totals = np.zeros(TOTALS, dtype=np.int64)
     window = np.full(2, np.nan)
 
-    # Decoding requests by the phase of their KV fill: who needs a new block at decode step s.
+    # Decoding requests by the decode steps, modulo the block size, at which they open a block.
+    # Blocks are counted for the record only.
     phase = np.zeros(block_size, dtype=np.int64)
     blocks = 0
 
@@ -182,9 +183,9 @@ def run(
             room -= chunk
             prefill_tokens += chunk
             prefill_requests += 1
-            before = (done_of_partial + block_size - 1) // block_size
+            blocks -= _blocks(done_of_partial, block_size)
             done_of_partial += chunk
-            blocks += (done_of_partial + block_size - 1) // block_size - before
+            blocks += _blocks(done_of_partial, block_size)
             if done_of_partial == prompt_tokens[partial]:
                 completed_from = partial
                 completed_to = partial + 1
@@ -199,7 +200,8 @@ def run(
             room -= chunk
             prefill_tokens += chunk
             prefill_requests += 1
-            blocks += (chunk + block_size - 1) // block_size
+            if record:
+                blocks += _blocks(chunk, block_size)
             if chunk == prompt_tokens[request]:
                 if completed_from < 0:
                     completed_from = request
@@ -210,10 +212,10 @@ def run(
         refill_left -= admitted
         held += prefill_tokens
 
-        # -- decode part: blocks that the step opens
-        if decoding > 0:
+        # -- decode part, with the blocks that it opens
+        held += decoding
+        if record and decoding > 0:
             blocks += phase[decode_steps % block_size]
-            held += decoding
 
         # -- time
         if decoding == 0:
@@ -246,12 +248,11 @@ def run(
                 finish_s[request] = now
                 finished += 1
                 active -= 1
-                tokens = prompt_tokens[request] + output_tokens[request] - 1
-                held -= tokens
-                blocks -= (tokens + block_size - 1) // block_size
-                # A request that ends now began output_tokens - 1 decode steps ago.
-                started = decode_steps - (output_tokens[request] - 1)
-                phase[_phase(prompt_tokens[request], started, block_size)] -= 1
+                made = output_tokens[request] - 1
+                held -= prompt_tokens[request] + made
+                if record:
+                    blocks -= _blocks(prompt_tokens[request] + made, block_size)
+                    phase[_phase(prompt_tokens[request], decode_steps - made, block_size)] -= 1
                 request = next_in_list[request]
         if completed_from >= 0:
             for request in range(completed_from, completed_to):
@@ -260,10 +261,12 @@ def run(
                     finish_s[request] = now
                     finished += 1
                     held -= prompt_tokens[request]
-                    blocks -= (prompt_tokens[request] + block_size - 1) // block_size
+                    if record:
+                        blocks -= _blocks(prompt_tokens[request], block_size)
                 else:
                     active += 1
-                    phase[_phase(prompt_tokens[request], decode_steps, block_size)] += 1
+                    if record:
+                        phase[_phase(prompt_tokens[request], decode_steps, block_size)] += 1
                     place = (decode_steps + output_tokens[request] - 1) & (ring - 1)
                     next_in_list[request] = head[place]
                     head[place] = request
@@ -313,6 +316,11 @@ def run(
         cycle_peak[:cycles],
         cycle_start[:cycles],
     )
+
+
+@numba.njit(cache=True, inline="always")
+def _blocks(tokens: int, block_size: int) -> int:
+    return (tokens + block_size - 1) // block_size
 
 
 @numba.njit(cache=True, inline="always")

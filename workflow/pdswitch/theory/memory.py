@@ -1,12 +1,13 @@
 """How many slots a KV budget holds: N* with its optimal threshold, as a joint fixed point."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Literal, get_args
 
 from pdswitch.theory.closed_form import optimal_threshold
 from pdswitch.theory.context import refill_age
+from pdswitch.theory.peak import peak_need, refill_need, walk_excess
 from pdswitch.theory.validation import check_not_negative, check_positive, check_probability
 
 Bound = Literal["normal", "published"]
@@ -17,30 +18,64 @@ class MemorySafeSlots:
     """The slots a KV budget holds.
 
     Attributes:
-        n_slots: N*, safe with the tolerated probability.
+        n_slots: N*, whose peak need passes the budget with at most the tolerated probability.
         threshold: k* at N*.
-        n_expected: slots if only the mean peak had to fit.
-        n_static: slots if only the mean need just after a refill had to fit.
         theta: k*/N*.
-        mean_request_tokens: m, mean KV need of a slot just after a refill.
+        n_expected: slots if only the mean need and the mean excess of the peak had to fit.
+        n_static: slots if only the mean need just after a refill had to fit.
+        mean_request_tokens: m, mean KV tokens of a slot just after a refill at N*.
         kappa: mean excess of a cycle's peak over the need at its start, tokens.
-        margin_tokens: kept free for the spread and the peak at N*.
+        margin_tokens: budget kept free above the mean need at N*.
         budget_tokens: C.
-        utilisation: mean need just after a refill at N*, as a part of the budget.
-        bound: which rule made the margin.
+        utilisation: mean need just after a refill, N*·m, as a part of the budget.
+        bound: which rule was used.
     """
 
     n_slots: int
     threshold: int
+    theta: float
     n_expected: int
     n_static: int
-    theta: float
     mean_request_tokens: float
     kappa: float
     margin_tokens: float
     budget_tokens: float
     utilisation: float
     bound: Bound
+
+
+@dataclass(frozen=True)
+class _Need:
+    """KV tokens that N slots need: on average, in excess of it, and to be safe."""
+
+    threshold: int
+    mean: float
+    kappa: float
+    safe: float
+
+
+def kv_budget_tokens(
+    gpu_memory_bytes: float, model_memory_bytes: float, kv_bytes_per_token: float
+) -> float:
+    """Return the KV tokens that fit beside the model.
+
+    Args:
+        gpu_memory_bytes: memory the engine may use.
+        model_memory_bytes: weights and everything else that is not KV cache.
+        kv_bytes_per_token: KV cache of one token, all layers.
+
+    Raises:
+        ValueError: if the model leaves no memory, or a size is not positive.
+    """
+    check_positive("gpu_memory_bytes", gpu_memory_bytes)
+    check_not_negative("model_memory_bytes", model_memory_bytes)
+    check_positive("kv_bytes_per_token", kv_bytes_per_token)
+    if model_memory_bytes >= gpu_memory_bytes:
+        raise ValueError(
+            f"the model takes {model_memory_bytes:.3g} of {gpu_memory_bytes:.3g} bytes and leaves "
+            "no KV cache; use a larger or another GPU"
+        )
+    return (gpu_memory_bytes - model_memory_bytes) / kv_bytes_per_token
 
 
 def memory_safe_slots(
@@ -53,48 +88,77 @@ def memory_safe_slots(
     oom_tolerance: float = 0.05,
     bound: Bound = "normal",
 ) -> MemorySafeSlots:
-    """Return N*."""
+    """Return N*, the most slots whose peak KV need stays within a budget, with their k*.
+
+    The need of N slots depends on theta = k*(N)/N and k* on N: the largest N is searched for whose
+    own k* keeps it within the budget.
+
+    ``normal``: the peak of a cycle passes the budget with a probability of at most
+    `oom_tolerance`; see `pdswitch.theory.peak` for what it rests on.
+    ``published``: N·m + kappa·ln(1/oom_tolerance) <= C with m = L + (1-theta)/(theta·p)·ln(1/(1-theta))
+    and kappa = 1/(p²·L). It leaves out the spread of the need; kept for comparison.
+
+    Args:
+        budget_tokens: C, KV tokens.
+        termination_probability: p, per token, in (0, 1].
+        alpha_p: fixed time of a prefill step, seconds.
+        alpha_d: fixed time of a decode step, seconds.
+        mean_prompt_tokens: mean prompt length, tokens.
+        variance_prompt_tokens: its variance, tokens squared; not used by ``published``.
+        oom_tolerance: epsilon, in (0, 1).
+        bound: ``normal`` or ``published``.
+
+    Raises:
+        ValueError: for arguments outside their range, or a budget that holds no request.
+    """
     budget = check_positive("budget_tokens", budget_tokens)
     p = check_probability(termination_probability)
-    prompt = check_positive("mean_prompt_tokens", mean_prompt_tokens)
-    variance = check_not_negative("variance_prompt_tokens", variance_prompt_tokens)
+    check_positive("mean_prompt_tokens", mean_prompt_tokens)
+    check_not_negative("variance_prompt_tokens", variance_prompt_tokens)
     if not 0.0 < oom_tolerance < 1.0:
         raise ValueError(f"oom_tolerance must be in (0, 1), got {oom_tolerance}")
     if bound not in get_args(Bound):
         raise ValueError(f"bound must be normal or published, got {bound!r}")
-    kappa = 1.0 / (p * p * prompt)
-    z = NormalDist().inv_cdf(1.0 - oom_tolerance)
 
-    def need(n: int) -> float:
-        theta = optimal_threshold(n, p, alpha_p, alpha_d) / n
-        return n * (prompt + refill_age(theta, p))
-
-    def margin(n: int) -> float:
+    def need(n: int) -> _Need:
+        k = optimal_threshold(n, p, alpha_p, alpha_d)
         if bound == "published":
-            return kappa * math.log(1.0 / oom_tolerance)
-        return kappa + z * math.sqrt(n * (variance + 1.0 / p**2))
+            mean = n * (mean_prompt_tokens + refill_age(k / n, p))
+            kappa = 1.0 / (p * p * mean_prompt_tokens)
+            return _Need(k, mean, kappa, mean + kappa * math.log(1.0 / oom_tolerance))
+        arguments = (n, k, p, mean_prompt_tokens, variance_prompt_tokens)
+        moments = refill_need(*arguments)
+        safe = peak_need(*arguments, oom_tolerance)
+        return _Need(k, moments.mean, walk_excess(moments, n, p), safe)
 
-    def largest(extra: float, with_margin: bool) -> int:
-        low, high = 0, 1
-        def fits(n: int) -> bool:
-            return need(n) + (margin(n) if with_margin else extra) <= budget
-        while fits(high):
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        return low
-
-    n_slots = largest(0.0, True)
+    n_slots = _largest(lambda n: need(n).safe <= budget)
     if n_slots == 0:
         raise ValueError(
-            f"a KV budget of {budget:.0f} tokens holds no request safely: one needs "
-            f"{need(1) + margin(1):.0f}; give more memory or shorter prompts"
+            f"a KV budget of {budget:.0f} tokens holds no request: one needs {need(1).safe:.0f} to "
+            "be safe; give more memory, shorter prompts or a larger oom_tolerance"
         )
-    k = optimal_threshold(n_slots, p, alpha_p, alpha_d)
-    theta = k / n_slots
-    m = prompt + refill_age(theta, p)
+    chosen = need(n_slots)
     return MemorySafeSlots(
-        n_slots, k, largest(kappa, False), largest(0.0, False), theta, m, kappa,
-        margin(n_slots), budget, n_slots * m / budget, bound,
+        n_slots=n_slots,
+        threshold=chosen.threshold,
+        theta=chosen.threshold / n_slots,
+        n_expected=_largest(lambda n: need(n).mean + need(n).kappa <= budget),
+        n_static=_largest(lambda n: need(n).mean <= budget),
+        mean_request_tokens=chosen.mean / n_slots,
+        kappa=chosen.kappa,
+        margin_tokens=budget - chosen.mean,
+        budget_tokens=budget,
+        utilisation=chosen.mean / budget,
+        bound=bound,
     )
+
+
+def _largest(fits: Callable[[int], bool]) -> int:
+    """Return the largest N that fits, 0 if 1 does not; needs rise with N."""
+    low, high = 0, 1
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
