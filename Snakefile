@@ -45,4 +45,4 @@ rule thresholds:
 
 rule figures:
     input:
-        expand(rules.figure.output.pdf, dataset=DATASETS, figure=FIGURE_INPUTS),
+        rules.report.input.pdfs,

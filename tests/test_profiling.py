@@ -125,7 +125,7 @@ def test_prefill_samples_fit_into_slots_and_context(n_slots, samples, max_tokens
     assert len(runs) == samples
     for run in runs:
         assert 1 <= len(run.prompt_lengths) <= n_slots
-        assert 1 <= min(run.prompt_lengths)
+        assert min(run.prompt_lengths) >= 1
         assert max(run.prompt_lengths) <= max_prompt
         assert sum(run.prompt_lengths) <= max_tokens
 

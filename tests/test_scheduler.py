@@ -51,7 +51,7 @@ def requests(count: int, prompt: int = 20, mean_output: int = 15, seed: int = 0)
         Request(
             f"r{i}",
             random.integers(0, 250, int(random.integers(1, 2 * prompt))).tolist(),
-            int(random.geometric(1 / mean_output).clip(1, 100)),
+            min(100, int(random.geometric(1 / mean_output))),
             True,
         )
         for i in range(count)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -41,13 +42,13 @@ class Checkout:
         return output
 
     def planned(self, *arguments: str) -> dict[str, int]:
-        """Return how many jobs of each rule a run would start."""
+        """Return how many jobs of each rule a run would start, the figures' rules as one."""
         output = self.snakemake("-n", "--quiet", "rules", *arguments)
-        return {
-            rule: int(count)
-            for rule, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)
-            if rule not in {"total", "all"}
-        }
+        counts: Counter[str] = Counter()
+        for rule, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE):
+            if rule not in {"total", "all"}:
+                counts["figure" if rule.startswith("figure_") else rule] += int(count)
+        return dict(counts)
 
     @property
     def cell(self) -> Path:

@@ -351,7 +351,7 @@ def timeline(steps: pd.DataFrame) -> list[dict[str, Any]]:
                 "phase": str(kind[part.index[0]]),
                 "steps": len(part),
                 "tokens": int(part["prefill_tokens"].sum() + part["decode_requests"].sum()),
-                "requests": int(last["running"]),
+                "requests": int(last["running"] - last["finished"]),
                 "waiting": int(last["waiting"]),
             }
         )

@@ -16,32 +16,45 @@ FIGURE_INPUTS = {
 }
 
 
-rule figure:
-    input:
-        sources=sources("figure"),
-        data=lambda wildcards: [
-            path.format(dataset=wildcards.dataset)
-            for path in FIGURE_INPUTS[wildcards.figure]
-        ],
-    output:
-        pdf=report(
-            f"{CELL}/{{dataset}}_{{figure}}.pdf",
-            caption="../report/figure.rst",
-            category="{dataset}",
-            labels={"figure": "{figure}"},
-        ),
-        png=f"{CELL}/{{dataset}}_{{figure}}.png",
-    log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/figure-{{figure}}.log",
-    wildcard_constraints:
-        figure="|".join(FIGURE_INPUTS),
-    conda:
-        ENVIRONMENT
-    params:
-        stem=lambda wildcards, output: os.path.splitext(output.png)[0],
-    shell:
-        "python3 {input.sources[0]} {wildcards.figure} --dataset {wildcards.dataset:q}"
-        " --inputs {input.data:q} --output-stem {params.stem:q} 2>&1 | tee {log:q}"
+def caption_settings(wildcards):
+    """What the captions of Snakemake's own report print."""
+    settings = settings_of(wildcards)
+    return {
+        **settings.model_dump(mode="json"),
+        "n_offline": settings.n_offline,
+        "num_prefill_samples": CONFIG.num_prefill_samples,
+        "num_decode_repeats": CONFIG.num_decode_repeats,
+    }
+
+
+# One rule a figure: only so can each have its own caption.
+for figure, figure_inputs in FIGURE_INPUTS.items():
+
+    rule:
+        name:
+            f"figure_{figure}"
+        input:
+            sources=sources("figure"),
+            data=figure_inputs,
+        output:
+            pdf=report(
+                f"{CELL}/{{dataset}}_{figure}.pdf",
+                caption=f"../report/{figure}.rst",
+                category="{dataset}",
+                labels={"figure": figure.replace("_", " ")},
+            ),
+            png=f"{CELL}/{{dataset}}_{figure}.png",
+        log:
+            f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/figure-{figure}.log",
+        conda:
+            ENVIRONMENT
+        params:
+            name=figure,
+            stem=lambda wildcards, output: os.path.splitext(output.png)[0],
+            settings=caption_settings,
+        shell:
+            "python3 {input.sources[0]} {params.name} --dataset {wildcards.dataset:q}"
+            " --inputs {input.data:q} --output-stem {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule report:
@@ -49,8 +62,16 @@ rule report:
         sources=sources("report"),
         template="workflow/report/report.html.j2",
         results=expand(rules.aggregate.output.results, dataset=DATASETS),
-        figures=expand(rules.figure.output.png, dataset=DATASETS, figure=FIGURE_INPUTS),
-        pdfs=expand(rules.figure.output.pdf, dataset=DATASETS, figure=FIGURE_INPUTS),
+        figures=expand(
+            f"{CELL}/{{dataset}}_{{figure}}.png",
+            dataset=DATASETS,
+            figure=FIGURE_INPUTS,
+        ),
+        pdfs=expand(
+            f"{CELL}/{{dataset}}_{{figure}}.pdf",
+            dataset=DATASETS,
+            figure=FIGURE_INPUTS,
+        ),
     output:
         f"{RESULTS}/report.html",
     log:

@@ -12,7 +12,7 @@ import msgspec
 
 from pdswitch.engine.protocol import Output, Progress, Request, RunCommand, RunResult
 from pdswitch.engine.spec import EngineSpec
-from pdswitch.policy import Policy
+from pdswitch.policy import Controller, Policy
 
 SCHEDULER = "pdswitch.scheduler.SwitchingScheduler"
 PROGRESS_INTERVAL_S = 0.2
@@ -104,6 +104,8 @@ class VllmEngine:
         # Imported late: pdswitch.scheduler imports vLLM, whose import takes seconds.
         from pdswitch.scheduler import ORDER_KEY, RunOrder
 
+        # Refused here, because an error inside a separate engine core would end it.
+        Controller(command.policy, self.spec.n_slots)
         with tempfile.TemporaryDirectory(prefix="pdswitch-run-") as folder:
             record_path = Path(folder) / "record.msgpack"
             order = RunOrder(command.policy, len(command.requests), str(record_path))
@@ -122,15 +124,20 @@ class VllmEngine:
                     )
                     extra = None  # the first request brings the order for all
                     prompt = {"prompt_token_ids": request.prompt_token_ids}
-                    # vLLM makes the id unique; the record has that name.
-                    internal = self._engine.add_request(request.request_id, prompt, params)
-                    names[internal] = request.request_id
+                    names[self._add(request.request_id, prompt, params)] = request.request_id
                 self._serve(finished, progress)
             except BaseException:
                 self._abort(list(names))
                 raise
             record = record_path.read_bytes()
         return RunResult(_rename(record, names), _outputs(command, finished))
+
+    def _add(self, name: str, prompt: dict[str, list[int]], params: Any) -> str:
+        """Queue a request; return the unique id that vLLM gives it, which the record has."""
+        try:
+            return self._engine.add_request(name, prompt, params)
+        except Exception as error:  # its validation errors have no common base over the versions
+            raise ValueError(f"vLLM refused request {name}: {error}") from error
 
     def _serve(self, finished: dict[str, Any], progress: Callable[[Progress], None]) -> None:
         tokens = 0

@@ -34,6 +34,11 @@ CYCLES = 4
 TOTALS = 5
 
 
+def step_arrays(count: int) -> tuple[FloatArray, IntArray]:
+    """Return room for the records of `count` steps: times and integer columns."""
+    return np.empty((count, 2)), np.empty((count, STEP_COLUMNS), dtype=np.int64)
+
+
 @numba.njit(cache=True, inline="always")
 def _curve(at: float, x: FloatArray, y: FloatArray) -> float:
     """Interpolate: flat below the first point, the last slope beyond the last."""
@@ -65,10 +70,9 @@ def run(
     context_slope: float,
     mixed_law: FloatArray,
     block_size: int,
-    record: bool,
-) -> tuple[
-    FloatArray, FloatArray, FloatArray, FloatArray, IntArray, IntArray, FloatArray, IntArray, FloatArray
-]:
+    times: FloatArray,
+    columns: IntArray,
+) -> tuple[FloatArray, FloatArray, FloatArray, IntArray, FloatArray, IntArray, FloatArray]:
     """Serve all requests.
 
     Args:
@@ -87,12 +91,12 @@ def run(
         mixed_law: seconds of a mixed step: fixed, per prefill token, per request; empty for the
             larger of the prefill curve at all its tokens and the decode step.
         block_size: tokens of a KV block.
-        record: keep a row per step.
+        times: end and duration of every step, filled in; no rows to record nothing.
+        columns: the step columns, filled in; as many rows as `times`.
 
     Returns:
-        admitted_s, first_token_s, finish_s per request; time and duration per step (2 rows);
-        integer step columns; totals; (first refill's end, end of the steady window); peak KV
-        tokens per cycle; start of each cycle.
+        admitted_s, first_token_s, finish_s per request; totals; start and end of the steady window;
+        peak KV tokens per cycle; start of each cycle.
     """
     n_requests = output_tokens.size
     admitted_s = np.empty(n_requests)
@@ -105,11 +109,10 @@ def run(
         ring *= 2
     head = np.full(ring, -1, dtype=np.int64)
 
-    capacity = 1024 if record else 1
-    times = np.empty((capacity, 2))
-    columns = np.empty((capacity, STEP_COLUMNS), dtype=np.int64)
-    cycle_peak = np.empty(1024, dtype=np.int64)
-    cycle_start = np.empty(1024)
+    record = len(columns) > 0
+    # Every cycle admits a request.
+    cycle_peak = np.empty(n_requests, dtype=np.int64)
+    cycle_start = np.empty(n_requests)
     totals = np.zeros(TOTALS, dtype=np.int64)
     window = np.full(2, np.nan)
 
@@ -158,9 +161,6 @@ def run(
                     least = min(threshold, waiting) if eager else threshold
                     if in_slots == 0 or free >= least:
                         refill_left = min(free, waiting)
-                        if cycles == cycle_peak.size:
-                            cycle_peak = _grown(cycle_peak)
-                            cycle_start = _grown_floats(cycle_start)
                         if cycles > 0:
                             cycle_peak[cycles - 1] = peak
                         cycle_start[cycles] = now
@@ -280,9 +280,6 @@ def run(
             totals[STEADY_COMPLETIONS] = finished
 
         if record:
-            if steps == times.shape[0]:
-                times = _grown_rows_float(times)
-                columns = _grown_rows(columns)
             times[steps, 0] = now
             times[steps, 1] = duration
             row = columns[steps]
@@ -304,13 +301,10 @@ def run(
         totals[STEADY_COMPLETIONS] = finished - totals[STEADY_COMPLETIONS]
     totals[STEPS] = steps
     totals[CYCLES] = cycles
-    kept = steps if record else 0
     return (
         admitted_s,
         first_token_s,
         finish_s,
-        times[:kept],
-        columns[:kept],
         totals,
         window,
         cycle_peak[:cycles],
@@ -331,31 +325,3 @@ def _phase(prompt: int, started: int, block_size: int) -> int:
     a block where that is a multiple of the block size.
     """
     return (started - prompt) % block_size
-
-
-@numba.njit(cache=True)
-def _grown(values: IntArray) -> IntArray:
-    larger = np.empty(2 * values.size, dtype=np.int64)
-    larger[: values.size] = values
-    return larger
-
-
-@numba.njit(cache=True)
-def _grown_floats(values: FloatArray) -> FloatArray:
-    larger = np.empty(2 * values.size)
-    larger[: values.size] = values
-    return larger
-
-
-@numba.njit(cache=True)
-def _grown_rows(rows: IntArray) -> IntArray:
-    larger = np.empty((2 * rows.shape[0], rows.shape[1]), dtype=np.int64)
-    larger[: rows.shape[0]] = rows
-    return larger
-
-
-@numba.njit(cache=True)
-def _grown_rows_float(rows: FloatArray) -> FloatArray:
-    larger = np.empty((2 * rows.shape[0], rows.shape[1]))
-    larger[: rows.shape[0]] = rows
-    return larger

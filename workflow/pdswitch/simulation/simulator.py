@@ -64,7 +64,7 @@ class SimulationResult:
         cycle_peak_tokens: most KV tokens held in each cycle, refill to refill.
         cycle_start_s: start of each cycle, seconds.
         steady_window_s: start and end of the steady window, seconds.
-        requests: columns of the request record, arrays by name.
+        requests: numbers of the request record, arrays by column, in the order of service.
         steps: columns of the step record, arrays by name; None unless recorded.
     """
 
@@ -100,7 +100,12 @@ class SimulationResult:
         """Return the request record as a data frame."""
         import pandas as pd
 
-        return pd.DataFrame(self.requests)
+        count = len(self.requests["finish_s"])
+        frame = pd.DataFrame(self.requests)
+        frame.insert(0, "request_id", pd.Series(range(count)).astype("string"))
+        # A simulated request generates exactly what it was asked for.
+        frame.insert(4, "finish_reason", pd.Series("length", index=range(count), dtype="string"))
+        return frame
 
     def steps_frame(self) -> "pd.DataFrame":
         """Return the step record as a data frame.
@@ -190,7 +195,7 @@ def simulate(
         mixed_step.s_per_request,
     )
     base = np.concatenate(([0.0], curves.decode(np.arange(1.0, n_slots + 1.0), 0.0)))
-    admitted, first, finish, times, columns, totals, window, peaks, starts = _kernel.run(
+    arguments = (
         output,
         prompt,
         arrival,
@@ -204,8 +209,13 @@ def simulate(
         float(slope),
         np.array(law or (), dtype=float),
         block_size,
-        record,
     )
+    times, columns = _kernel.step_arrays(0)
+    admitted, first, finish, totals, window, peaks, starts = _kernel.run(*arguments, times, columns)
+    if record:
+        # The first run has counted the steps.
+        times, columns = _kernel.step_arrays(int(totals[_kernel.STEPS]))
+        _kernel.run(*arguments, times, columns)
     makespan = float(finish.max())
     with np.errstate(divide="ignore", invalid="ignore"):
         throughput = float(np.float64(output.size) / makespan)
@@ -225,11 +235,9 @@ def simulate(
         cycle_start_s=starts,
         steady_window_s=(float(window[0]), float(window[1])),
         requests={
-            "request_id": np.arange(output.size).astype(np.str_),
             "prompt_tokens": prompt.astype(np.int32),
             "max_tokens": output.astype(np.int32),
             "output_tokens": output.astype(np.int32),
-            "finish_reason": np.full(output.size, "length"),
             "arrival_s": arrival,
             "admitted_s": admitted,
             "first_token_s": first,

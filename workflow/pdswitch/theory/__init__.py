@@ -21,7 +21,7 @@ from pdswitch.theory.curves import (
     curve_from_dict,
 )
 from pdswitch.theory.exact import exact_throughput, optimal_threshold_exact
-from pdswitch.theory.memory import MemorySafeSlots, memory_safe_slots
+from pdswitch.theory.memory import MemorySafeSlots, kv_budget_tokens, memory_safe_slots
 from pdswitch.theory.overshoot import corrected_throughput, expected_refill, k_star_measured
 from pdswitch.theory.sensitivity import sensitivity
 from pdswitch.theory.step_times import StepTimes
@@ -57,6 +57,7 @@ __all__ = [
     "expected_refill",
     "harmonic_gain",
     "k_star_measured",
+    "kv_budget_tokens",
     "memory_safe_slots",
     "optimal_threshold",
     "optimal_threshold_exact",

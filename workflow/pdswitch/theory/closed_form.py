@@ -125,7 +125,7 @@ def predicted_throughput(
     cycle = refill + np.cumsum(tau[::-1])
     if cycle[0] <= 0.0:
         raise ValueError(
-            "a cycle of k = 1 takes no time at all; give a positive alpha_p, alpha_d or beta_d"
+            "with these step times a cycle takes no time at all; give a positive prefill time"
         )
     return k / cycle
 

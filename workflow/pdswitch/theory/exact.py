@@ -77,7 +77,9 @@ def exact_throughput(
             with np.errstate(divide="ignore"):
                 throughput[place] = refilled / seconds
     if not np.isfinite(throughput).all():
-        raise ValueError("a cycle takes no time at all; give step times that are not all 0")
+        raise ValueError(
+            "with these step times a cycle takes no time at all; give a positive prefill time"
+        )
     return throughput
 
 

@@ -84,7 +84,9 @@ def corrected_throughput(
         )
         cycle += _decode_seconds(steps, laws, curves.decode, p, mean_prompt_tokens, refilled)
     if not (cycle > 0.0).all():
-        raise ValueError("a cycle takes no time at all; give step times that are not all 0")
+        raise ValueError(
+            "with these step times a cycle takes no time at all; give a positive prefill time"
+        )
     return np.array(np.broadcast_to(refilled / cycle, (n_slots,)))
 
 

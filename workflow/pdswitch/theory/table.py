@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pdswitch.theory.closed_form import harmonic_gain
 from pdswitch.theory.curves import DecodeCurve, FloatArray, PrefillCurve
 from pdswitch.theory.overshoot import k_star_measured
-from pdswitch.theory.validation import check_not_negative, check_probability, check_slots
+from pdswitch.theory.validation import check_not_negative, check_probability
 
 IntArray = NDArray[np.int64]
 

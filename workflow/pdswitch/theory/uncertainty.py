@@ -4,21 +4,23 @@ Parameters are drawn: p log-normally (it is positive, and its relative error is 
 step times jointly normal and cut at 0, where a physical time ends.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pdswitch.theory.asymptote import asymptotic_theta
-from pdswitch.theory.closed_form import harmonic_gain
+from pdswitch.theory.closed_form import harmonic_gain, predicted_throughput
 from pdswitch.theory.curves import FloatArray
 from pdswitch.theory.overshoot import corrected_throughput
-from pdswitch.theory.closed_form import predicted_throughput
 from pdswitch.theory.step_times import StepTimes
 from pdswitch.theory.validation import check_not_negative, check_probability, check_slots
 
 IntArray = NDArray[np.int64]
+
+# Observations drawn at once.
+_BLOCK = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -107,17 +109,19 @@ def bootstrap_thresholds(
     length = np.asarray(lengths, dtype=float)
     if length.size == 0 or not (length >= 1.0).all():
         raise ValueError("lengths must hold at least one output, each of 1 token or more")
-    weights = _resample(rng, length.size, draws)
-    p = length.size / (weights @ length)
+    p = 1.0 / np.concatenate([length[i].mean(axis=1) for i in _resample(rng, length.size, draws)])
     alpha_p = _intercepts(rng, prefill_tokens, prefill_seconds, draws, "prefill")
     alpha_d = _intercepts(rng, decode_requests, decode_seconds, draws, "decode")
     return ThresholdDistribution(thresholds_of(n_slots, p, alpha_p, alpha_d))
 
 
-def thresholds_of(n_slots: int, p: FloatArray, alpha_p: FloatArray, alpha_d: FloatArray) -> IntArray:
+def thresholds_of(
+    n_slots: int, p: FloatArray, alpha_p: FloatArray, alpha_d: FloatArray
+) -> IntArray:
     """Return the closed-form k* of many parameter sets with one N, vectorised."""
     gain = harmonic_gain(n_slots)
     with np.errstate(divide="ignore", invalid="ignore"):
+        # Without a fixed prefill time k* is 1, whatever the rest.
         ratio = np.where(alpha_p > 0.0, p * alpha_p / alpha_d, 0.0)
     return np.searchsorted(gain, ratio) + 1
 
@@ -198,7 +202,8 @@ def throughput_band(
     spread = np.zeros((4, 4)) if covariance is None else covariance
     alpha_p, beta_p, alpha_d, beta_d = _draw_times(rng, mean, spread, draws).T[:, :, None]
     harmonic = np.cumsum(1.0 / np.arange(n_slots, 0.0, -1.0))
-    seconds = alpha_p + beta_p * k * mean_prompt_tokens + (alpha_d * harmonic + beta_d * k) / p[:, None]
+    seconds = alpha_p + beta_p * k * mean_prompt_tokens
+    seconds = seconds + (alpha_d * harmonic + beta_d * k) / p[:, None]
     with np.errstate(divide="ignore"):
         drawn = k / seconds
     tail = (1.0 - confidence) / 2.0
@@ -236,24 +241,33 @@ def _draw_times(
     return np.maximum(drawn, 0.0)
 
 
-def _resample(rng: np.random.Generator, size: int, draws: int) -> FloatArray:
-    """Return how often each observation is drawn, draws by size."""
-    return rng.multinomial(size, np.full(size, 1.0 / size), size=draws).astype(float)
+def _resample(rng: np.random.Generator, size: int, draws: int) -> Iterator[IntArray]:
+    """Yield the observations of each draw, as rows, a block of draws at a time to save memory."""
+    block = max(_BLOCK // size, 1)
+    for begin in range(0, draws, block):
+        yield rng.integers(size, size=(min(block, draws - begin), size))
 
 
 def _intercepts(
     rng: np.random.Generator, x: ArrayLike, y: ArrayLike, draws: int, what: str
 ) -> FloatArray:
     at, seconds = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if at.shape != seconds.shape or np.unique(at).size < 2:
-        raise ValueError(f"the {what} fit needs steps of at least 2 different sizes, each with a time")
+    if at.ndim != 1 or at.shape != seconds.shape or np.unique(at).size < 2:
+        raise ValueError(
+            f"the {what} fit needs steps of at least 2 different sizes, each with its time"
+        )
+    if not (np.isfinite(at).all() and np.isfinite(seconds).all()):
+        raise ValueError(f"the {what} steps must have finite sizes and times")
     # Centred: the squares of thousands of tokens would cancel.
     centre = at.mean()
-    at = at - centre
-    weights = _resample(rng, at.size, draws) / at.size
-    mean_x, mean_y = weights @ at, weights @ seconds
-    variance = weights @ at**2 - mean_x**2
-    covariance = weights @ (at * seconds) - mean_x * mean_y
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope = np.where(variance > 0.0, covariance / variance, 0.0)
-    return np.maximum(mean_y - slope * (mean_x + centre), 0.0)
+    found = []
+    for chosen in _resample(rng, at.size, draws):
+        x_drawn, y_drawn = at[chosen] - centre, seconds[chosen]
+        mean_x, mean_y = x_drawn.mean(axis=1), y_drawn.mean(axis=1)
+        variance = (x_drawn**2).mean(axis=1) - mean_x**2
+        covariance = (x_drawn * y_drawn).mean(axis=1) - mean_x * mean_y
+        # A draw of one size only has no slope.
+        known = variance > 1e-12 * at.var()
+        slope = np.divide(covariance, variance, out=np.zeros_like(mean_x), where=known)
+        found.append(mean_y - slope * (mean_x + centre))
+    return np.maximum(np.concatenate(found), 0.0)
