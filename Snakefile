@@ -26,11 +26,17 @@ include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/report.smk"
 
 
+# Snakemake makes up for a deleted file only if somebody asks for it: so for every run, result and
+# figure, not for the report alone.
 rule all:
     default_target: True
     input:
         rules.report.output,
         rules.summary.output,
+        rules.report.input.results,
+        rules.report.input.figures,
+        rules.report.input.pdfs,
+        runs=lambda wildcards: [run for name in DATASETS for run in runs_of(name)],
 
 
 rule datasets:

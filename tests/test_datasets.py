@@ -22,7 +22,8 @@ RECORDS = [
 ]
 TEXTS = [
     {
-        "text": "Below is an instruction.\n\n### Instruction:\nName a colour.\n\n### Response:\nBlue."
+        "text": "Below is an instruction.\n\n### Instruction:\nName a colour.\n\n"
+        "### Response:\nBlue."
     },
 ]
 

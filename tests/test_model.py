@@ -23,8 +23,8 @@ def test_the_manifest_of_a_local_model(tiny_model):
     manifest = describe_model("tiny", str(tiny_model), None)
     assert manifest.context_length == 2048
     assert manifest.vocabulary_size == 512
-    # 2 (keys, values) × 2 layers × 1 head × 32 × 4 bytes
-    assert manifest.kv_bytes_per_token == 512
+    # 2 (keys, values) × 4 layers × 1 head × 64 × 4 bytes
+    assert manifest.kv_bytes_per_token == 2048
     assert manifest.weight_bytes > 100_000
     assert describe_model("again", str(tiny_model), None).digest == manifest.digest
 

@@ -45,8 +45,10 @@ class Checkout:
         """Return how many jobs of each rule a run would start, the figures' rules as one."""
         output = self.snakemake("-n", "--quiet", "rules", *arguments)
         counts: Counter[str] = Counter()
-        for rule, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE):
-            if rule not in {"total", "all"}:
+        # The table comes twice, before and after the reasons.
+        table = output.partition("Job stats:")[2].partition("total")[0]
+        for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE):
+            if rule != "all":
                 counts["figure" if rule.startswith("figure_") else rule] += int(count)
         return dict(counts)
 

@@ -8,6 +8,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 VOCABULARY = 512
+ENDINGS = 25
 
 
 def write_tiny_model(folder: Path) -> Path:
@@ -19,21 +20,26 @@ def write_tiny_model(folder: Path) -> Path:
     tokenizer = tiny_tokenizer()
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
+        # Steps of several milliseconds, so that the host's share of the clock stays as small as it
+        # is with real models.
+        hidden_size=512,
+        intermediate_size=1024,
+        num_hidden_layers=4,
+        num_attention_heads=8,
         num_key_value_heads=1,
-        head_dim=32,
+        head_dim=64,
         max_position_embeddings=2048,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
         pad_token_id=tokenizer.eos_token_id,
         # Large weights make the next token depend on the whole context, not on the last token.
-        initializer_range=0.5,
+        initializer_range=0.1,
         dtype="float32",
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    # Several tokens end an answer, so that answers of random text have a mean of about 20 tokens.
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, *range(ENDINGS)]
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

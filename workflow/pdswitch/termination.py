@@ -28,11 +28,19 @@ def summarise_lengths(
         n_offline: p is estimated from the first so many.
         estimator: the estimate k* is computed with.
         smoothing: of the exponential moving averages.
+
+    Raises:
+        ValueError: if the estimator cannot work with these lengths.
     """
     lengths = requests["output_tokens"].to_numpy(np.int64)
     cut = requests["truncated"].to_numpy(bool)
     offline = _estimates(lengths[:n_offline], cut[:n_offline], smoothing)
     chosen = offline[estimator]
+    if chosen.termination_probability == 0:
+        raise ValueError(
+            f"all {n_offline} answers reached max_output_tokens, so that the estimator {estimator} "
+            "has nothing to go by; raise max_output_tokens, or use offline_p_estimator: mean"
+        )
     return {
         "n": len(requests),
         "n_offline": min(n_offline, len(requests)),
@@ -57,9 +65,11 @@ def summarise_lengths(
 def _estimates(
     lengths: NDArray[np.int64], cut: NDArray[np.bool_], smoothing: float
 ) -> dict[str, Estimate]:
+    # With no end seen at all, the likelihood is largest at p = 0, and its error is unknown.
+    no_end = Estimate(0.0, float("nan"), "censored", lengths.size)
     return {
         "mean": estimate_mean(lengths),
-        "censored": estimate_censored(lengths, cut),
+        "censored": no_end if cut.all() else estimate_censored(lengths, cut),
         "ema_inverse": estimate_ema_inverse(lengths, smoothing),
         "ema_length": estimate_ema_length(lengths, smoothing),
     }

@@ -7,7 +7,7 @@
 rule aggregate:
     input:
         sources=sources("aggregate"),
-        runs=run_folders,
+        runs=lambda wildcards: runs_of(wildcards.dataset),
         online=rules.online.output.run,
         threshold=f"{CELL}/threshold.json",
         termination=rules.termination.output.summary,

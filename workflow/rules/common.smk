@@ -117,13 +117,13 @@ def k_grid(dataset):
         return json.load(file)["k_grid"]
 
 
-def run_folders(wildcards):
-    """The run.json of every run of the sweep."""
-    cell = CELL.format(dataset=wildcards.dataset)
-    policies = [f"threshold={k}" for k in k_grid(wildcards.dataset)] + ["policy=mixed"]
+def runs_of(dataset):
+    """The run.json of every run of a dataset's sweep."""
+    cell = CELL.format(dataset=dataset)
+    policies = [f"threshold={k}" for k in k_grid(dataset)] + ["policy=mixed"]
     return [
         f"{cell}/throughput/{policy}/rep={rep}/run.json"
-        for rep in repeats_of(wildcards.dataset)
+        for rep in repeats_of(dataset)
         for policy in policies
     ]
 

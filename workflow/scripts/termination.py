@@ -6,6 +6,7 @@ themselves but where the dataset's own answers do: for traces, and for models wi
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -49,9 +50,12 @@ def main() -> None:
     served = with_outputs(run, prompts)
     if arguments.lengths == "dataset":
         served["truncated"] = prompts["reference_output_tokens"] > arguments.max_output_tokens
-    summary = summarise_lengths(
-        served, arguments.n_offline, arguments.estimator, arguments.ema_alpha
-    )
+    try:
+        summary = summarise_lengths(
+            served, arguments.n_offline, arguments.estimator, arguments.ema_alpha
+        )
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     write_parquet(arguments.requests, served)
     write_json(arguments.run, run.facts)
     write_json(arguments.output, summary)
