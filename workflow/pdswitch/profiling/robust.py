@@ -49,7 +49,8 @@ def fit_linear(design: Floats, y: Floats, scale: Floats | None = None) -> Linear
     b: Floats = np.zeros(m)
     for _ in range(ITERATIONS):
         root = np.sqrt(weights)
-        new: Floats = np.linalg.lstsq(rows * root[:, None], target * root, rcond=None)[0]
+        found, *_ = np.linalg.lstsq(rows * root[:, None], target * root, rcond=None)
+        new = np.asarray(found, dtype=np.float64)
         residual = target - rows @ new
         sigma = MAD_TO_SIGMA * np.median(np.abs(residual))
         if np.allclose(new, b, rtol=1e-10, atol=0) or sigma == 0:

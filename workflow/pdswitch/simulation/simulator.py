@@ -83,17 +83,24 @@ class SimulationResult:
     requests: dict[str, NDArray[np.generic]]
     steps: dict[str, NDArray[np.generic]] | None
 
-    def over_budget_probability(self, budget_tokens: float) -> float:
-        """Return the part of the steady cycles whose peak KV need exceeds a budget, in tokens.
+    def over_budget_probability(self, budget_tokens: float, after_s: float = 0.0) -> float:
+        """Return the part of the steady cycles whose peak KV need exceeds a budget.
+
+        Args:
+            budget_tokens: KV tokens.
+            after_s: cycles that begin earlier are left out, seconds; the ages of the requests,
+                alike at the start, need a few mean output lengths to mix.
 
         Raises:
-            ValueError: if the steady window holds no whole cycle.
+            ValueError: if no whole cycle is left.
         """
         start, end = self.steady_window_s
         following = np.append(self.cycle_start_s[1:], np.inf)
-        steady = (self.cycle_start_s >= start) & (following <= end)
+        steady = (self.cycle_start_s >= max(start, after_s)) & (following <= end)
         if not steady.any():
-            raise ValueError("the run has no whole cycle in its steady window; simulate more requests")
+            raise ValueError(
+                "the run has no whole cycle in its steady window; simulate more requests"
+            )
         return float((self.cycle_peak_tokens[steady] > budget_tokens).mean())
 
     def requests_frame(self) -> "pd.DataFrame":
@@ -279,7 +286,9 @@ def _counts(name: str, values: ArrayLike) -> IntArray:
     counts = np.asarray(values)
     if counts.ndim != 1 or counts.size == 0:
         raise ValueError(f"{name} must be a list with one number per request, at least one")
-    if not (np.isfinite(counts).all() and (counts >= 1).all() and (counts == np.rint(counts)).all()):
+    if not (
+        np.isfinite(counts).all() and (counts >= 1).all() and (counts == np.rint(counts)).all()
+    ):
         raise ValueError(f"{name} must be whole numbers of at least 1")
     return np.ascontiguousarray(counts, dtype=np.int64)
 

@@ -22,7 +22,12 @@ from pdswitch.theory.curves import (
 )
 from pdswitch.theory.exact import exact_throughput, optimal_threshold_exact
 from pdswitch.theory.memory import MemorySafeSlots, kv_budget_tokens, memory_safe_slots
-from pdswitch.theory.overshoot import corrected_throughput, expected_refill, k_star_measured
+from pdswitch.theory.overshoot import (
+    corrected_throughput,
+    expected_refill,
+    k_star_measured,
+    optimal_threshold_corrected,
+)
 from pdswitch.theory.sensitivity import sensitivity
 from pdswitch.theory.step_times import StepTimes
 from pdswitch.theory.table import threshold_table, threshold_table_measured, transition_points
@@ -60,6 +65,7 @@ __all__ = [
     "kv_budget_tokens",
     "memory_safe_slots",
     "optimal_threshold",
+    "optimal_threshold_corrected",
     "optimal_threshold_exact",
     "predicted_throughput",
     "sensitivity",

@@ -86,7 +86,7 @@ def render(found: dict[str, Any]) -> str:
         f"k* = {found['k_star']} of {found['n_slots']} slots "
         f"(stays so for p from {low} to {high}; now {found['termination_probability']:.3g})",
         f"  with overshoot         {found['k_star_corrected']}",
-        f"  asymptotic theta·N     {found['k_star_asymptotic']:.1f}   (theta = {found['theta']:.4f})",
+        f"  asymptotic theta·N     {found['k_star_asymptotic']:.1f} (theta {found['theta']:.4f})",
         f"  published single-exit  {found['k_star_single_exit']}",
         "",
         "throughput in requests/s; loss against the best exact value shown",

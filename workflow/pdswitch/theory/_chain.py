@@ -175,7 +175,7 @@ def start_laws(
         law = laws[k - 1]
         moved = 0.0
         for _ in range(rounds):
-            whole = int(math.floor(moved))
+            whole = math.floor(moved)
             part = moved - whole
             law[:] = 0.0
             total = 0.0

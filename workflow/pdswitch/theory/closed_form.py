@@ -48,8 +48,8 @@ def optimal_threshold(
         alpha_p: fixed time of a prefill step, seconds.
         alpha_d: fixed time of a decode step, seconds.
         beta_d: decode time per active request, seconds; only ``single_exit`` depends on it.
-        per_completion: ``expected`` divides a step by the j·p requests it ends on average,
-            ``single_exit`` by the chance 1-(1-p)^j of at least one, as the published reference does.
+        per_completion: ``expected`` divides a step's time by the j·p requests it ends on average,
+            ``single_exit`` by the chance 1-(1-p)^j of at least one, as the published reference.
 
     Returns:
         k* in 1..N.

@@ -69,7 +69,7 @@ def exact_throughput(
             )
             if change > TOLERANCE:
                 raise ArithmeticError(
-                    f"the chain for n_slots={n_slots}, p={p}, k={k} did not settle (change {change})"
+                    f"the chain of n_slots={n_slots}, p={p}, k={k} did not settle: {change} left"
                 )
             table, per_completion = decode_table(curves.decode, n_slots, k, p, mean_prompt_tokens)
             refilled = refills @ slots
@@ -93,9 +93,7 @@ def optimal_threshold_exact(
 
     Arguments and errors as for `exact_throughput`.
     """
-    throughput = exact_throughput(
-        n_slots, termination_probability, step_times, mean_prompt_tokens
-    )
+    throughput = exact_throughput(n_slots, termination_probability, step_times, mean_prompt_tokens)
     return first_argmax(throughput), throughput
 
 

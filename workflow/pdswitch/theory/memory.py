@@ -95,8 +95,9 @@ def memory_safe_slots(
 
     ``normal``: the peak of a cycle passes the budget with a probability of at most
     `oom_tolerance`; see `pdswitch.theory.peak` for what it rests on.
-    ``published``: N·m + kappa·ln(1/oom_tolerance) <= C with m = L + (1-theta)/(theta·p)·ln(1/(1-theta))
-    and kappa = 1/(p²·L). It leaves out the spread of the need; kept for comparison.
+    ``published``: N·m + kappa·ln(1/oom_tolerance) <= C with kappa = 1/(p²·L) and
+    m = L + (1-theta)/(theta·p)·ln(1/(1-theta)). It leaves out the spread of the need; kept for
+    comparison.
 
     Args:
         budget_tokens: C, KV tokens.

@@ -14,13 +14,16 @@ from pdswitch.theory._chain import binomial_rows, decay, start_laws
 from pdswitch.theory.closed_form import first_argmax
 from pdswitch.theory.context import decode_table, is_affine
 from pdswitch.theory.curves import DecodeCurve, FloatArray, PrefillCurve, StepCurves
+from pdswitch.theory.exact import exact_throughput
 from pdswitch.theory.step_times import StepTimes
 from pdswitch.theory.validation import check_not_negative, check_probability, check_slots
 
 # Starts with more slots free than this part of all cases are left out.
 NEGLIGIBLE_START = 1e-9
-# One round for the law of the slots free at the start, one to mend its mean.
-ROUNDS = 2
+# One round for the law of the slots free at the start, two to mend its mean.
+ROUNDS = 3
+# Above it, most requests end in their refill and the law of the start is what matters.
+CHAIN_FROM_PROBABILITY = 0.5
 
 
 def expected_refill(n_slots: int, termination_probability: float) -> FloatArray:
@@ -54,7 +57,8 @@ def corrected_throughput(
     """Return X(k) for k = 1..N with overshoot and with requests that end in the refill.
 
     Within 1 % of `exact_throughput` for all k (docs/theory.md), in O(N·w²) for all k together, w
-    being the most requests that may end in one step.
+    being the most requests that may end in one step. For outputs of less than two tokens on
+    average it is `exact_throughput`.
 
     Args:
         n_slots: N, slots.
@@ -71,23 +75,39 @@ def corrected_throughput(
     check_slots(n_slots)
     p = check_probability(termination_probability)
     check_not_negative("mean_prompt_tokens", mean_prompt_tokens)
+    if p > CHAIN_FROM_PROBABILITY:
+        return exact_throughput(n_slots, p, step_times, mean_prompt_tokens)
     curves = step_times.curves if isinstance(step_times, StepTimes) else step_times
     slots = np.arange(n_slots + 1.0)
     refill_seconds = np.concatenate(([0.0], curves.prefill(slots[1:] * mean_prompt_tokens)))
-    if p == 1.0:
-        # Every request ends with its first token: all slots are refilled, nothing decodes.
-        refilled, cycle = slots[n_slots:], refill_seconds[n_slots:]
-    else:
-        steps = _steps_by_start(n_slots, p)
-        laws, refilled, cycle = start_laws(
-            refill_seconds, steps, p, *binomial_rows(n_slots, p), ROUNDS
-        )
-        cycle += _decode_seconds(steps, laws, curves.decode, p, mean_prompt_tokens, refilled)
+    steps = _steps_by_start(n_slots, p)
+    laws, refilled, refilling = start_laws(
+        refill_seconds, steps, p, *binomial_rows(n_slots, p), ROUNDS
+    )
+    decoding = _decode_seconds(steps, laws, curves.decode, p, mean_prompt_tokens, refilled)
+    cycle = refilling + decoding
     if not (cycle > 0.0).all():
         raise ValueError(
             "with these step times a cycle takes no time at all; give a positive prefill time"
         )
-    return np.array(np.broadcast_to(refilled / cycle, (n_slots,)))
+    return np.asarray(refilled / cycle)
+
+
+def optimal_threshold_corrected(
+    n_slots: int,
+    termination_probability: float,
+    step_times: StepTimes | StepCurves,
+    mean_prompt_tokens: float,
+) -> tuple[int, FloatArray]:
+    """Return the argmax of `corrected_throughput` (of ties the smallest), and the whole curve.
+
+    It knows what the closed form does not: that a refill overshoots its threshold, so that the
+    best threshold lies a little lower. Arguments and errors as for `corrected_throughput`.
+    """
+    throughput = corrected_throughput(
+        n_slots, termination_probability, step_times, mean_prompt_tokens
+    )
+    return first_argmax(throughput), throughput
 
 
 def k_star_measured(
@@ -112,10 +132,9 @@ def k_star_measured(
     Raises:
         ValueError: for arguments outside their range.
     """
-    throughput = corrected_throughput(
+    return optimal_threshold_corrected(
         n_slots, termination_probability, StepCurves(prefill, decode), mean_prompt_tokens
     )
-    return first_argmax(throughput), throughput
 
 
 def _steps_by_start(n_slots: int, p: float) -> FloatArray:

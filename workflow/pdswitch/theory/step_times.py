@@ -8,8 +8,10 @@ from pdswitch.theory.validation import check_not_negative
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Linear step times: a prefill step of T tokens lasts alpha_p + beta_p·T, a decode step of j
-    requests alpha_d + beta_d·j.
+    """Linear step times.
+
+    A prefill step of T tokens lasts alpha_p + beta_p·T, a decode step of j requests
+    alpha_d + beta_d·j.
 
     Attributes:
         alpha_p: fixed time of a prefill step, seconds.

@@ -3,6 +3,8 @@
 A table is a pair (p_edges, thresholds): `thresholds[numpy.searchsorted(p_edges, p)]` is k* at p.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -113,7 +115,7 @@ def threshold_table_measured(
     edges: list[float] = []
     thresholds = [k_star(p_min)]
     grid = np.geomspace(p_min, p_max, points) if p_max > p_min else np.array([p_min])
-    for low, high in zip(grid, grid[1:], strict=False):
+    for low, high in pairwise(grid):
         pending = [(float(low), thresholds[-1], float(high), k_star(float(high)))]
         while pending:
             left, k_left, right, k_right = pending.pop()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pdswitch.theory.asymptote import asymptotic_theta
-from pdswitch.theory.closed_form import harmonic_gain, predicted_throughput
+from pdswitch.theory.closed_form import harmonic_gain
 from pdswitch.theory.curves import FloatArray
 from pdswitch.theory.overshoot import corrected_throughput
 from pdswitch.theory.step_times import StepTimes
@@ -21,6 +21,8 @@ IntArray = NDArray[np.int64]
 
 # Observations drawn at once.
 _BLOCK = 1_000_000
+# Termination probabilities at which the corrected curve is computed for a band.
+_NODES = 17
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class ThresholdDistribution:
 
     def quantile(self, probability: ArrayLike) -> IntArray:
         """Return the k* below which these parts of the draws lie (a k* that was drawn)."""
-        found = np.quantile(self.samples, probability, method="inverted_cdf")
+        at = np.asarray(probability, dtype=float)
+        found = np.quantile(self.samples.astype(float), at, method="inverted_cdf")
         return np.asarray(found, dtype=np.int64)
 
     def interval(self, confidence: float = 0.95) -> tuple[int, int]:
@@ -173,10 +176,10 @@ def throughput_band(
     draws: int = 2_000,
     seed: int = 0,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the band of the corrected throughput for k = 1..N under uncertain parameters.
+    """Return the band of `corrected_throughput` for k = 1..N under uncertain parameters.
 
-    The closed form is drawn, and its relative band is laid around `corrected_throughput`: the
-    correction depends on the parameters far less than the curve does.
+    The time per completion is linear in the four step times; its coefficients depend on p alone,
+    and are taken at a few p and interpolated to the one of each draw.
 
     Args:
         n_slots: N, slots.
@@ -196,21 +199,43 @@ def throughput_band(
         ValueError: for arguments outside their range.
     """
     rng = np.random.default_rng(seed)
-    k = np.arange(1.0, check_slots(n_slots) + 1.0)
+    check_slots(n_slots)
+    check_not_negative("mean_prompt_tokens", mean_prompt_tokens)
     p = _draw_probability(rng, termination_probability, p_standard_error, draws)
     mean = (step_times.alpha_p, step_times.beta_p, step_times.alpha_d, step_times.beta_d)
     spread = np.zeros((4, 4)) if covariance is None else covariance
-    alpha_p, beta_p, alpha_d, beta_d = _draw_times(rng, mean, spread, draws).T[:, :, None]
-    harmonic = np.cumsum(1.0 / np.arange(n_slots, 0.0, -1.0))
-    seconds = alpha_p + beta_p * k * mean_prompt_tokens
-    seconds = seconds + (alpha_d * harmonic + beta_d * k) / p[:, None]
+    alpha_p, beta_p, alpha_d, beta_d = _draw_times(rng, mean, spread, draws).T
+    fixed, steps, requests = _seconds_per_completion(n_slots, p)
+    seconds = alpha_p[:, None] * fixed + (beta_p * mean_prompt_tokens)[:, None]
+    seconds += (alpha_d / p)[:, None] * steps + (beta_d / p)[:, None] * requests
     with np.errstate(divide="ignore"):
-        drawn = k / seconds
+        drawn = 1.0 / seconds
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(drawn, [tail, 1.0 - tail], axis=0)
-    arguments = (n_slots, termination_probability, step_times, mean_prompt_tokens)
-    correction = corrected_throughput(*arguments) / predicted_throughput(*arguments)
-    return low * correction, high * correction
+    return low, high
+
+
+def _seconds_per_completion(
+    n_slots: int, p: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return what alpha_p, alpha_d/p and beta_d/p are multiplied with, draws by N."""
+    certain = p.max() <= p.min() * (1.0 + 1e-9)
+    nodes = p[:1] if certain else np.geomspace(p.min(), p.max(), _NODES)
+
+    def per_completion(node: float, *times: float) -> FloatArray:
+        return 1.0 / corrected_throughput(n_slots, node, StepTimes(*times), 0.0)
+
+    fixed = np.array([per_completion(node, 1.0, 0.0, 0.0, 0.0) for node in nodes])
+    steps = np.array([per_completion(node, 1.0, 0.0, 1.0, 0.0) for node in nodes]) - fixed
+    requests = np.array([per_completion(node, 1.0, 0.0, 0.0, 1.0) for node in nodes]) - fixed
+    # Times p they hardly depend on p, so that straight lines between the nodes will do.
+    scaled = (fixed, steps * nodes[:, None], requests * nodes[:, None])
+    if certain:
+        return scaled
+    right = np.clip(np.searchsorted(nodes, p), 1, nodes.size - 1)
+    part = (np.log(p / nodes[right - 1]) / np.log(nodes[right] / nodes[right - 1]))[:, None]
+    between = [(1.0 - part) * at[right - 1] + part * at[right] for at in scaled]
+    return between[0], between[1], between[2]
 
 
 def _draw_probability(

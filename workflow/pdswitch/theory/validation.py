@@ -8,7 +8,8 @@ PerCompletion = Literal["expected", "single_exit"]
 
 def check_slots(n_slots: int, name: str = "n_slots") -> int:
     """Return the number of slots, an integer of at least 1."""
-    if isinstance(n_slots, bool) or n_slots != n_slots or int(n_slots) != n_slots or n_slots < 1:
+    whole = math.isfinite(n_slots) and int(n_slots) == n_slots
+    if isinstance(n_slots, bool) or not whole or n_slots < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {n_slots}")
     return int(n_slots)
 
