@@ -138,3 +138,14 @@ def local_data(dataset):
     """The dataset's source where it is a file of this machine, so that an edit is noticed."""
     source = CONFIG.dataset_source(dataset).get("source")
     return [source] if source and os.path.isfile(source) else []
+
+
+def caption_settings(wildcards):
+    """What the captions of Snakemake's own report print."""
+    settings = settings_of(wildcards)
+    return {
+        **settings.model_dump(mode="json"),
+        "n_offline": settings.n_offline,
+        "num_prefill_samples": CONFIG.num_prefill_samples,
+        "num_decode_repeats": CONFIG.num_decode_repeats,
+    }

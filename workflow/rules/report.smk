@@ -16,17 +16,6 @@ FIGURE_INPUTS = {
 }
 
 
-def caption_settings(wildcards):
-    """What the captions of Snakemake's own report print."""
-    settings = settings_of(wildcards)
-    return {
-        **settings.model_dump(mode="json"),
-        "n_offline": settings.n_offline,
-        "num_prefill_samples": CONFIG.num_prefill_samples,
-        "num_decode_repeats": CONFIG.num_decode_repeats,
-    }
-
-
 # One rule a figure: only so can each have its own caption.
 for figure, figure_inputs in FIGURE_INPUTS.items():
 
