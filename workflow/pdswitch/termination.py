@@ -58,6 +58,7 @@ def summarise_lengths(
         "geometric_ks_distance": None if cut.all() else geometric_ks_distance(lengths, cut),
         "hazard": asdict(hazard(lengths, cut)),
         "mean_prompt_tokens": requests["prompt_tokens"].mean(),
+        "std_prompt_tokens": requests["prompt_tokens"].std(ddof=0),
         "min_prompt_tokens": int(requests["prompt_tokens"].min()),
     }
 

@@ -87,6 +87,20 @@ ENVIRONMENT = os.path.join(
 )
 
 
+def memory_options():
+    """What N* is computed from, or nothing if it is not wanted."""
+    if not CONFIG.optimize_batch_size:
+        return None
+    names = {
+        "gpu_memory_gb",
+        "gpu_memory_utilization",
+        "model_memory_gb",
+        "kv_cache_bytes",
+        "oom_tolerance",
+    }
+    return CONFIG.model_dump(include=names)
+
+
 def run_arguments(wildcards):
     """What the online run and every run of the sweep have in common."""
     settings = settings_of(wildcards)

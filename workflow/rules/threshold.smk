@@ -8,6 +8,7 @@ checkpoint threshold:
         sources=sources("threshold"),
         steps=rules.profile.output.steps,
         termination=rules.termination.output.summary,
+        model=rules.model.output.manifest,
     output:
         f"{CELL}/threshold.json",
     log:
@@ -21,7 +22,8 @@ checkpoint threshold:
             k_grid=settings_of(wildcards).k_grid,
             max_num_batched_tokens=CONFIG.engine.max_num_batched_tokens,
             seed=CONFIG.seed,
+            memory=memory_options(),
         ),
     shell:
         "python3 {input.sources[0]} --steps {input.steps:q} --termination {input.termination:q}"
-        " --options {params.options:q} --output {output:q} 2>&1 | tee {log:q}"
+        " --model {input.model:q} --options {params.options:q} --output {output:q} 2>&1 | tee {log:q}"

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from pdswitch.theory import (
     asymptotic_theta,
     corrected_throughput,
     k_star_measured,
+    kv_budget_tokens,
+    memory_safe_slots,
     optimal_threshold,
     predicted_throughput,
     sensitivity,
@@ -32,6 +35,7 @@ from pdswitch.theory import (
 
 # No answer is longer than a million tokens; at p = 1 every one has a single token.
 TABLE_RANGE = (1e-6, 1.0)
+GB = 1e9
 
 
 def main() -> None:
@@ -39,17 +43,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=Path, required=True, help="steps.parquet of the profile")
     parser.add_argument("--termination", type=Path, required=True, help="termination.json")
+    parser.add_argument("--model", type=Path, required=True, help="model.json")
     parser.add_argument(
         "--options",
         type=json.loads,
         required=True,
-        help="n_slots, per_completion, k_grid, max_num_batched_tokens, seed; as JSON",
+        help="n_slots, per_completion, k_grid, max_num_batched_tokens, seed, memory; as JSON",
     )
     parser.add_argument("--output", type=Path, required=True, help="threshold.json")
     arguments = parser.parse_args()
     try:
         result = compute(
-            pd.read_parquet(arguments.steps), read_json(arguments.termination), arguments.options
+            pd.read_parquet(arguments.steps),
+            read_json(arguments.termination),
+            read_json(arguments.model),
+            arguments.options,
         )
     except ValueError as error:
         sys.exit(f"error: {error}")
@@ -62,13 +70,17 @@ def main() -> None:
 
 
 def compute(
-    steps: pd.DataFrame, termination: dict[str, Any], options: dict[str, Any]
+    steps: pd.DataFrame,
+    termination: dict[str, Any],
+    model: dict[str, Any],
+    options: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the content of `threshold.json`.
 
     Args:
         steps: of the profile.
         termination: content of `termination.json`.
+        model: content of `model.json`.
         options: see the command line.
 
     Raises:
@@ -112,6 +124,7 @@ def compute(
         "k_star_measured": measured,
         "k_star_asymptotic": theta * n_slots,
         "k_star_range": distribution.interval(),
+        "memory_safe_slots": safe_slots(termination, model, times, options["memory"]),
         "predicted": {
             "threshold": np.arange(1, n_slots + 1),
             "throughput": predicted_throughput(n_slots, p, times, prompt),
@@ -134,6 +147,55 @@ def compute(
         "table": {"p_edges": edges, "thresholds": thresholds},
         "k_grid": k_grid(options["k_grid"], n_slots, k_star),
         "computed_at": datetime.now(UTC).isoformat(),
+    }
+
+
+def safe_slots(
+    termination: dict[str, Any],
+    model: dict[str, Any],
+    times: StepTimes,
+    memory: dict[str, Any] | None,
+) -> dict[str, Any] | None:
+    """Return N* by both bounds, or None if nobody asked for it.
+
+    Args:
+        termination: content of `termination.json`.
+        model: content of `model.json`.
+        times: the straight fits.
+        memory: gpu_memory_gb, gpu_memory_utilization, model_memory_gb, kv_cache_bytes and
+            oom_tolerance of the config; None where optimize_batch_size is false.
+
+    Raises:
+        ValueError: if the weights' size is unknown, or they leave no room for one request.
+    """
+    if memory is None:
+        return None
+    weights = memory["model_memory_gb"] and memory["model_memory_gb"] * GB
+    weights = weights or model["weight_bytes"]
+    if weights is None:
+        raise ValueError(
+            "the size of the weights is unknown, because the model has none on disk; "
+            "set model_memory_gb"
+        )
+    budget = kv_budget_tokens(
+        memory["gpu_memory_gb"] * GB * memory["gpu_memory_utilization"],
+        weights,
+        memory["kv_cache_bytes"] or model["kv_bytes_per_token"],
+    )
+    return {
+        bound: asdict(
+            memory_safe_slots(
+                budget,
+                termination["termination_probability"],
+                times.alpha_p,
+                times.alpha_d,
+                termination["mean_prompt_tokens"],
+                termination["std_prompt_tokens"] ** 2,
+                memory["oom_tolerance"],
+                bound,
+            )
+        )
+        for bound in ("normal", "published")
     }
 
 

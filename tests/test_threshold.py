@@ -1,0 +1,123 @@
+"""The threshold stage on step times whose parameters are known."""
+
+import json
+import runpy
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pdswitch.files import read_json, write_json
+from pdswitch.theory import optimal_threshold
+
+N_SLOTS = 64
+ALPHA_P, BETA_P, ALPHA_D, BETA_D = 0.02, 1e-4, 0.01, 1e-4
+TERMINATION = {
+    "termination_probability": 0.02,
+    "standard_error": 0.002,
+    "mean_prompt_tokens": 50.0,
+    "std_prompt_tokens": 20.0,
+    "min_prompt_tokens": 10,
+}
+MODEL = {"weight_bytes": 10**9, "kv_bytes_per_token": 10_000}
+OPTIONS = {
+    "n_slots": N_SLOTS,
+    "per_completion": "expected",
+    "k_grid": "reference",
+    "max_num_batched_tokens": 8192,
+    "seed": 0,
+    "memory": None,
+}
+
+
+@pytest.fixture(scope="module")
+def compute(root):
+    return runpy.run_path(str(root / "workflow/scripts/threshold.py"))["compute"]
+
+
+@pytest.fixture(scope="module")
+def steps():
+    random = np.random.default_rng(0)
+    tokens = np.geomspace(16, 3000, 60).round()
+    prefill = pd.DataFrame(
+        {
+            "kind": "prefill",
+            "prefill_tokens": tokens,
+            "decode_requests": 0,
+            "context_tokens": 0,
+            "duration_s": ALPHA_P + BETA_P * tokens,
+        }
+    )
+    active = np.tile(np.arange(1, N_SLOTS + 1), 4)
+    decode = pd.DataFrame(
+        {
+            "kind": "decode",
+            "prefill_tokens": 0,
+            "decode_requests": active,
+            "context_tokens": active * np.repeat([32, 64, 128, 96], N_SLOTS),
+            "duration_s": ALPHA_D + BETA_D * active,
+        }
+    )
+    frame = pd.concat([prefill, decode], ignore_index=True)
+    frame["duration_s"] *= np.exp(random.normal(0, 0.01, len(frame)))
+    return frame.assign(run=np.arange(len(frame)), step=0)
+
+
+def test_k_star_is_that_of_the_known_parameters(compute, steps):
+    found = compute(steps, TERMINATION, MODEL, OPTIONS)
+    expected = optimal_threshold(N_SLOTS, 0.02, ALPHA_P, ALPHA_D)
+    assert abs(found["k_star"] - expected) <= 1
+    assert found["k_star"] == found["k_star_expected"]
+    low, high = found["k_star_range"]
+    assert low <= found["k_star"] <= high
+    assert found["memory_safe_slots"] is None
+    assert found["k_star"] in found["k_grid"]
+
+
+def test_the_published_form_can_be_asked_for(compute, steps):
+    found = compute(steps, TERMINATION, MODEL, OPTIONS | {"per_completion": "single_exit"})
+    assert found["k_star"] == found["k_star_single_exit"]
+    assert found["k_star"] in found["k_grid"]
+
+
+def test_the_table_agrees_with_the_closed_form(compute, steps):
+    found = compute(steps, TERMINATION, MODEL, OPTIONS)
+    edges, thresholds = found["table"]["p_edges"], found["table"]["thresholds"]
+    times = found["timing"]
+    alpha_p = times["prefill"]["linear"]["alpha_p"]
+    alpha_d = times["decode"]["linear"]["alpha_d"]
+    for i, (low, high) in enumerate(pairwise([1e-6, *edges, 1.0])):
+        middle = (low + high) / 2
+        assert thresholds[i] == optimal_threshold(N_SLOTS, middle, alpha_p, alpha_d)
+
+
+def test_the_line_is_fitted_over_what_refills_visit(compute, steps):
+    found = compute(steps, TERMINATION, MODEL, OPTIONS)
+    assert found["timing"]["prefill"]["linear"]["token_range"] == [10, 3200]
+
+
+def test_memory_safe_slots_by_both_bounds(compute, steps):
+    memory = {
+        "gpu_memory_gb": 4.0,
+        "gpu_memory_utilization": 0.9,
+        "model_memory_gb": None,
+        "kv_cache_bytes": None,
+        "oom_tolerance": 0.05,
+    }
+    found = compute(steps, TERMINATION, MODEL, OPTIONS | {"memory": memory})["memory_safe_slots"]
+    assert found["normal"]["budget_tokens"] == pytest.approx((3.6e9 - 1e9) / 10_000)
+    assert found["normal"]["n_slots"] <= found["normal"]["n_static"]
+    assert found["published"]["bound"] == "published"
+    with pytest.raises(ValueError, match="leaves no KV cache"):
+        compute(steps, TERMINATION, MODEL, OPTIONS | {"memory": memory | {"gpu_memory_gb": 0.5}})
+    unknown = MODEL | {"weight_bytes": None}
+    with pytest.raises(ValueError, match="set model_memory_gb"):
+        compute(steps, TERMINATION, unknown, OPTIONS | {"memory": memory})
+
+
+def test_its_content_is_json(compute, steps, tmp_path):
+    write_json(tmp_path / "threshold.json", compute(steps, TERMINATION, MODEL, OPTIONS))
+    again = read_json(tmp_path / "threshold.json")
+    assert len(again["predicted"]["corrected"]) == N_SLOTS
+    assert json.dumps(again)
