@@ -392,6 +392,11 @@ def results_of(n_slots: int = 16, repeats: int = 3, dataset: str = "demo") -> di
         },
         "error_decomposition": {
             "total": -0.09,
+            "policy_model": 0.001,
+            "ramp_and_drain": -0.06,
+            "mean_lengths": -0.01,
+            "length_law": -0.03,
+            "scheduling": 0.001,
             "step_times": 0.01,
             "outside_steps": -0.002,
             "policy_and_lengths": -0.098,

@@ -78,6 +78,61 @@ def test_batch_size_and_context_come_apart():
     assert fit["gamma_d"] == pytest.approx(2e-6, rel=0.2)
 
 
+def test_a_negative_intercept_is_told_and_the_line_still_goes_through_the_points():
+    tokens = np.geomspace(1000, 8000, 24)
+    seconds = noisy(22e-6 * tokens - 2e-3, np.random.default_rng(5))
+    fit = fit_prefill(tokens, seconds, None)["linear"]
+    assert fit["alpha_p"] == 0
+    assert fit["alpha_p_unconstrained"] == pytest.approx(-2e-3, rel=0.2)
+    # Clipped without a new fit, it would lie 4 % too high.
+    assert abs(np.median(fit["beta_p"] * tokens / seconds) - 1) < 0.02
+
+
+def test_the_hinge_is_found_among_stalls_and_noise():
+    tokens = np.geomspace(16, 4096, 30)
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        seconds = noisy(np.maximum(0.0095, 22e-6 * tokens), random, 0.03, outliers=0.1)
+        hinge = fit_prefill(tokens, seconds, None)["hinge"]
+        assert hinge["floor_s"] == pytest.approx(0.0095, rel=0.15)
+        assert hinge["rate_s_per_token"] == pytest.approx(22e-6, rel=0.15)
+        very_noisy = noisy(np.maximum(0.0095, 22e-6 * tokens), random, 0.3)
+        assert fit_prefill(tokens, very_noisy, None)["hinge"]["rate_s_per_token"] > 0
+
+
+def test_a_branch_without_samples_has_no_standard_error():
+    tokens = np.geomspace(16, 400, 30)
+    flat = fit_prefill(tokens, np.full(30, 0.01), None)["hinge"]
+    assert flat["floor_s"] == pytest.approx(0.01)
+    assert flat["se_floor_s"] is not None
+    assert flat["se_offset_s"] is None
+    assert flat["se_rate_s_per_token"] is None
+    assert flat["hinge_tokens"] is None
+
+
+def test_the_table_keeps_every_sample():
+    tokens = np.array([16.0] * 10 + [32.0, 64.0])
+    table = fit_prefill(tokens, 1e-3 * tokens, None)["table"]
+    assert table["tokens"] == [16, 32, 64]
+    assert table["n"] == [10, 1, 1]
+
+
+def test_steps_of_one_run_do_not_count_as_independent():
+    sizes = np.tile([1, 2, 3, 4, 6, 8], 3)
+    active = np.repeat(sizes, 8).astype(float)
+    run = np.repeat(np.arange(sizes.size), 8)
+    fits = []
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        shared = np.repeat(random.normal(0, 0.03, sizes.size), 8)
+        seconds = noisy((0.03 + 4e-4 * active) * np.exp(shared), random)
+        fits.append(fit_decode(active, 64 * active, seconds, run)["linear"])
+    spread = np.std([fit["alpha_d"] for fit in fits])
+    claimed = np.median([fit["se_alpha_d"] for fit in fits])
+    # Counting steps, it would claim a third of that.
+    assert claimed == pytest.approx(spread, rel=0.25)
+
+
 def test_too_few_points_are_refused_in_a_sentence():
     with pytest.raises(ValueError, match="2 coefficients cannot be fitted to 1 points"):
         fit_linear(np.ones((1, 2)), np.ones(1))

@@ -8,8 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
+from pdswitch.engine.client import EngineError, open_engine
 from pdswitch.engine.protocol import Request, RunCommand
 from pdswitch.engine.spec import EngineSpec
 from pdswitch.policy import Policy, ThresholdTable
@@ -21,9 +23,8 @@ N_SLOTS = 8
 GREEDY = {"temperature": 0.0}
 
 
-def make_engine(model: Path, **changes):
-    from pdswitch.engine.vllm_engine import VllmEngine
-
+def opened(model: Path, folder: Path, **changes):
+    """Open an engine process for the tiny model, with its log in the folder."""
     values = {
         "model": str(model),
         "n_slots": N_SLOTS,
@@ -35,14 +36,28 @@ def make_engine(model: Path, **changes):
         "kv_cache_memory_bytes": 1 << 28,
         "enforce_eager": True,
     }
-    return VllmEngine(EngineSpec(**(values | changes)), lambda line: None)
+    return open_engine(
+        EngineSpec(**(values | changes)),
+        idle_timeout_s=300,
+        start_timeout_s=280,
+        log_folder=folder,
+        say=print,
+        root=folder,
+    )
+
+
+def end_engines(folder: Path) -> None:
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(folder) in word for word in process.info["cmdline"] or []):
+            process.terminate()
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_model):
-    engine = make_engine(tiny_model)
-    yield engine
-    engine.shutdown()
+def engine(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("engine")
+    with opened(tiny_model, folder) as engine:
+        yield engine
+    end_engines(folder)
 
 
 def requests(count: int, prompt: int = 20, mean_output: int = 15, seed: int = 0) -> list[Request]:
@@ -205,35 +220,18 @@ def test_step_times_add_up_to_the_clock(engine):
 
 def test_an_impossible_request_is_refused_and_the_engine_goes_on(engine):
     too_long = [*requests(3), Request("long", [1] * 300, 5, True)]
-    with pytest.raises(ValueError, match="256"):
+    with pytest.raises(EngineError, match="256"):
         serve(engine, Policy(kind="fixed", threshold=2), too_long)
     wanted = requests(10)
     check_complete(serve(engine, Policy(kind="fixed", threshold=2), wanted), wanted)
 
 
-def test_a_run_given_up_leaves_nothing_behind(engine):
-    class ClientLeftError(Exception):
-        pass
-
-    def leave(progress) -> None:
-        raise ClientLeftError
-
-    with pytest.raises(ClientLeftError):
-        engine.run(RunCommand(Policy(), requests(30, mean_output=60), GREEDY), leave)
-    wanted = requests(20)
-    record = serve(engine, Policy(kind="fixed", threshold=4), wanted)
-    check_complete(record, wanted)
-    assert record.steps[0].admitted == N_SLOTS
-
-
-def test_too_little_kv_memory_still_serves_everything_unmixed(tiny_model):
+def test_too_little_kv_memory_still_serves_everything_unmixed(tiny_model, tmp_path):
     # 5 blocks of 128 tokens, one of them vLLM's own: at most 4 of the 8 slots can be filled.
-    engine = make_engine(tiny_model, num_kv_blocks=5)
-    try:
-        wanted = [Request(f"r{i}", [i] * 100, 20, True) for i in range(12)]
+    wanted = [Request(f"r{i}", [i] * 100, 20, True) for i in range(12)]
+    with opened(tiny_model, tmp_path, num_kv_blocks=5) as engine:
         record = serve(engine, Policy(kind="fixed", threshold=2), wanted)
-    finally:
-        engine.shutdown()
+    end_engines(tmp_path)
     got = {row.request_id: row.output_tokens for row in record.requests}
     assert got == {request.request_id: 20 for request in wanted}
     assert mixed_steps(record) == 0
@@ -243,15 +241,11 @@ def test_too_little_kv_memory_still_serves_everything_unmixed(tiny_model):
     assert empty or sum(step.preempted for step in record.steps)
 
 
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}, "speculative"),
-    ],
-)
-def test_unsupported_vllm_settings_are_refused_at_start(tiny_model, options, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        make_engine(tiny_model, vllm_options=options)
+def test_unsupported_vllm_settings_are_refused_at_start(tiny_model, tmp_path):
+    options = {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}
+    engine = opened(tiny_model, tmp_path, vllm_options=options)
+    with pytest.raises(EngineError, match="remove speculative_config"), engine:
+        pytest.fail("an engine with speculative decoding must not open")
 
 
 def test_records_become_frames(engine):

@@ -155,6 +155,16 @@ def test_every_request_of_one_token_ends_in_its_refill():
         corrected_throughput(8, 1.0, StepTimes(0.0, 0.0, 1.0, 0.0), 100.0)
 
 
+@pytest.mark.parametrize("p", [1e-9, 1e-300])
+def test_where_requests_never_end_together_all_curves_agree(p):
+    curves = [
+        curve(8, p, EXAMPLE, 128.0)
+        for curve in (exact_throughput, corrected_throughput, predicted_throughput)
+    ]
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-9)
+    np.testing.assert_allclose(curves[2], curves[0], rtol=1e-7)
+
+
 def test_one_slot_serves_one_request_after_the_other():
     p = 0.1
     # Prefill, then (1-p)/p decode steps on average.

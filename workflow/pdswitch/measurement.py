@@ -156,6 +156,7 @@ def measure(
         "started_at": started.isoformat(),
         "wall_s": record.steps[-1].done_s,
         "requests": len(record.requests),
+        "requests_asked": len(requests),
         "prompt_tokens": sum(row.prompt_tokens for row in record.requests),
         "output_tokens": sum(row.output_tokens for row in record.requests),
         "tokens_asked": sum(request.max_tokens for request in requests),

@@ -37,9 +37,13 @@ PARAMETERS = {
     "decode with context: KV token held": ("decode", "context", "gamma_d", "ns", 1e9),
 }
 ERROR_SOURCES = {
+    "policy_model": "policy model: formula against simulation without end",
+    "ramp_and_drain": "ramp and drain: the run's number of requests",
+    "mean_lengths": "mean lengths: of this run, against those p and L̄ were taken from",
+    "length_law": "length law: the very lengths, against geometric ones",
+    "scheduling": "scheduling: the steps taken, against the simulated ones",
     "step_times": "step-time fits, summed over the steps taken",
     "outside_steps": "engine time outside steps",
-    "policy_and_lengths": "policy model and length law, ramp and drain among it",
     "total": "total",
 }
 

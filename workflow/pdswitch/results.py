@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pdswitch.decomposition import decompose
 from pdswitch.files import read_json
 from pdswitch.metrics import run_metrics
 from pdswitch.statistics import (
+    CONFIDENCE,
     Comparison,
     Floats,
     compare_with_best,
@@ -32,6 +34,7 @@ class MeasuredRun:
         metrics: see `pdswitch.metrics.run_metrics`.
         reasons: why it is not counted; empty for a valid run.
         steps: its step records.
+        requests: its request records.
     """
 
     folder: Path
@@ -39,6 +42,7 @@ class MeasuredRun:
     metrics: dict[str, Any]
     reasons: list[str]
     steps: pd.DataFrame
+    requests: pd.DataFrame
 
     @property
     def label(self) -> str:
@@ -58,6 +62,7 @@ def load_run(folder: Path, replayed: bool, excluded: frozenset[str]) -> Measured
         run_metrics(steps, requests, facts["n_slots"], excluded),
         rejections(steps, requests, facts, replayed),
         steps,
+        requests,
     )
 
 
@@ -81,19 +86,19 @@ def dataset_results(
         online: the adaptive run.
         history: of its k*.
 
-    Raises:
-        ValueError: if no block of the sweep is complete and valid.
+    Where no block has a valid run of every k that has any, nothing can be compared: k̂ and all
+    that rests on it are None. A k without a valid run is left out of the comparison.
     """
     valid = [run for run in runs if not run.reasons]
     thresholds = sorted({int(run.label) for run in runs if run.label != "mixed"})
     k_star = int(theory["k_star"])
-    makespan = compare_with_best(thresholds, _by_block(valid, thresholds, "throughput"))
-    steady_values = _by_block(valid, thresholds, "steady_throughput")
-    complete = not np.isnan(steady_values).any(axis=1).all()
-    steady = compare_with_best(thresholds, steady_values) if complete else None
+    makespan = _compare(valid, "throughput")
+    steady = _compare(valid, "steady_throughput")
     by_k = {str(k): _block([run for run in valid if run.label == str(k)]) for k in thresholds}
     mixed = _block([run for run in valid if run.label == "mixed"])
-    x_star, x_hat = (by_k[str(k)]["throughput"]["mean"] for k in (k_star, makespan.k_hat))
+    k_hat = makespan.k_hat if makespan else None
+    x_star = by_k[str(k_star)]["throughput"]["mean"]
+    x_hat = by_k[str(k_hat)]["throughput"]["mean"] if k_hat else None
     updates = history.to_dict("records")
     linear = {part: theory["timing"][part]["linear"] for part in ("prefill", "decode")}
     return {
@@ -105,11 +110,11 @@ def dataset_results(
         "k_star_measured": theory["k_star_measured"],
         "k_star_single_exit": theory["k_star_single_exit"],
         "k_star_range": theory["k_star_range"],
-        "k_hat": makespan.k_hat,
-        "delta_k": makespan.k_hat - k_star,
+        "k_hat": k_hat,
+        "delta_k": k_hat - k_star if k_hat else None,
         "throughput_k_star": x_star,
         "throughput_k_hat": x_hat,
-        "throughput_gap_percent": 100 * (x_hat - x_star) / x_hat,
+        "throughput_gap_percent": 100 * (x_hat - x_star) / x_hat if x_hat else None,
         "throughput_online": online.metrics["throughput"],
         "throughput_mixed": mixed["throughput"]["mean"],
         "profiled_parameters": {
@@ -147,6 +152,17 @@ def dataset_results(
     }
 
 
+def _compare(runs: list[MeasuredRun], metric: str) -> Comparison | None:
+    """Compare every k that has a value of the metric; None without a complete block."""
+    thresholds = sorted(
+        {int(run.label) for run in runs if run.label != "mixed" and run.metrics[metric] is not None}
+    )
+    values = _by_block(runs, thresholds, metric)
+    if np.isnan(values).any(axis=1).all():
+        return None
+    return compare_with_best(thresholds, values)
+
+
 def _by_block(runs: list[MeasuredRun], thresholds: list[int], metric: str) -> Floats:
     """Return (blocks, K) with NaN where a valid run is missing."""
     blocks = sorted({run.facts["rep"] for run in runs if run.label != "mixed"})
@@ -181,37 +197,49 @@ def _mean(values: list[float]) -> float:
 
 
 def _verdict(
-    makespan: Comparison, steady: Comparison | None, k_star: int, x_mixed: float, x_hat: float
+    makespan: Comparison | None,
+    steady: Comparison | None,
+    k_star: int,
+    x_mixed: float,
+    x_hat: float | None,
 ) -> dict[str, Any]:
-    place = makespan.thresholds.index(k_star)
-    low = None if makespan.low is None else float(makespan.low[place])
-    high = None if makespan.high is None else float(makespan.high[place])
     verdict: dict[str, Any] = {
-        "k_hat": makespan.k_hat,
-        "regret": float(makespan.regret[place]),
-        "regret_low": low,
-        "regret_high": high,
-        "indifference_set": makespan.indifferent,
-        "confidence": 0.95,
+        **_judgement(makespan, k_star),
+        "confidence": CONFIDENCE,
         "method": "multiple comparisons with the best over randomised complete blocks",
-        "n_blocks": makespan.n_blocks,
-        "noise": makespan.noise,
-        "mixed_ratio": x_hat / x_mixed,
+        "n_blocks": makespan.n_blocks if makespan else 0,
+        "noise": makespan.noise if makespan else None,
+        "mixed_ratio": x_hat / x_mixed if x_hat else None,
     }
     if steady is not None:
-        verdict["steady"] = {
-            "k_hat": steady.k_hat,
-            "regret": float(steady.regret[place]),
-            "regret_low": None if steady.low is None else float(steady.low[place]),
-            "regret_high": None if steady.high is None else float(steady.high[place]),
-            "indifference_set": steady.indifferent,
-        }
+        verdict["steady"] = _judgement(steady, k_star)
     verdict["sentence"] = verdict_sentence(k_star, verdict)
     return verdict
 
 
+def _judgement(found: Comparison | None, k_star: int) -> dict[str, Any]:
+    """What a comparison says of k*; None for what it cannot say."""
+    regret: dict[str, Any] = dict.fromkeys(
+        ("regret", "regret_low", "regret_high", "regret_held_out")
+    )
+    if found is None:
+        return {"k_hat": None, **regret, "indifference_set": None}
+    if k_star in found.thresholds:
+        place = found.thresholds.index(k_star)
+        values = (found.regret, found.low, found.high, found.regret_held_out)
+        regret = {
+            name: None if value is None else float(value[place])
+            for name, value in zip(regret, values, strict=True)
+        }
+    return {"k_hat": found.k_hat, **regret, "indifference_set": found.indifferent}
+
+
 def verdict_sentence(k_star: int, verdict: dict[str, Any]) -> str:
     """Say in one sentence what choosing k* costs."""
+    if verdict["regret"] is None:
+        return (
+            f"k* = {k_star} cannot be judged: its runs or every block were rejected; see rejected."
+        )
     regret = f"{100 * verdict['regret']:.1f} %"
     if verdict["regret_low"] is None:
         return (
@@ -235,25 +263,22 @@ def _prediction(
 ) -> dict[str, Any]:
     predicted = theory["predicted"]
     known = [k for k in thresholds if by_k[str(k)]["n"]]
-    # The formula knows neither ramp nor drain: the steady window where there is one.
-    measured = np.array(
-        [
-            by_k[str(k)]["steady_throughput"]["mean"]
-            if by_k[str(k)]["steady_throughput"]["values"]
-            else by_k[str(k)]["throughput"]["mean"]
-            for k in known
-        ]
-    )
-    at = np.array(known) - 1
+    # The formula knows neither ramp nor drain: the steady window, where every k has one.
+    steady = all(by_k[str(k)]["steady_throughput"]["values"] for k in known)
+    metric = "steady_throughput" if steady else "throughput"
+    measured = np.array([by_k[str(k)][metric]["mean"] for k in known])
+    at = np.array(known, dtype=int) - 1
     first_run = min(datetime.fromisoformat(run.facts["started_at"]) for run in runs)
     errors = {
         f"mape_{name}": mean_absolute_percentage_error(np.array(predicted[name])[at], measured)
+        if known
+        else None
         for name in ("throughput", "corrected", "measured_curves", "single_exit")
     }
     return {
         **predicted,
         **errors,
-        "measured_against": "steady window",
+        "measured_against": "steady window" if steady else "whole run",
         "computed_at": theory["computed_at"],
         "first_run_at": first_run.isoformat(),
         "sealed": datetime.fromisoformat(theory["computed_at"]) < first_run,
@@ -261,29 +286,12 @@ def _prediction(
 
 
 def _error_decomposition(theory: dict[str, Any], runs: list[MeasuredRun]) -> dict[str, Any] | None:
-    """Split ln(predicted time / measured time) per request at k* into its sources.
-
-    `outside_steps`: the clock outside recorded steps; `step_times`: the fits, summed over the
-    steps that were really taken; `policy_and_lengths`: what is left, that is the steps the formula
-    expects against those taken: output lengths that are not geometric, ramp and drain.
-    """
+    """Average over the counted runs at k*, None without one."""
     if not runs:
         return None
-    prefill, decode = (theory["timing"][part]["linear"] for part in ("prefill", "decode"))
-    parts: dict[str, list[float]] = {"step_times": [], "outside_steps": [], "total": []}
-    x_predicted = theory["predicted"]["corrected"][int(theory["k_star"]) - 1]
-    for run in runs:
-        steps = run.steps
-        fitted = np.where(
-            steps["prefill_tokens"] > 0,
-            prefill["alpha_p"] + prefill["beta_p"] * steps["prefill_tokens"],
-            decode["alpha_d"] + decode["beta_d"] * steps["decode_requests"],
-        ).sum()
-        recorded, wall = steps["duration_s"].sum(), steps["done_s"].iloc[-1]
-        parts["step_times"].append(np.log(fitted / recorded))
-        parts["outside_steps"].append(np.log(recorded / wall))
-        parts["total"].append(np.log(run.metrics["throughput"] / x_predicted))
-    mean = {name: float(np.mean(values)) for name, values in parts.items()}
+    parts = [decompose(theory, run.facts, run.steps, run.requests) for run in runs]
+    mean = {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
+    # All that does not concern the clock, in one number.
     mean["policy_and_lengths"] = mean["total"] - mean["step_times"] - mean["outside_steps"]
     return mean
 

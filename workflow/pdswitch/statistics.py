@@ -3,7 +3,9 @@
 Every k is measured once per block, so that log throughput = k effect + block effect + noise, a
 randomised complete block design. What is wanted of the k effects is the distance of one to the
 best, with the best unknown: multiple comparisons with the best (Hsu, Annals of Statistics 12,
-1984), whose intervals hold for all k at once and hence also for a k̂ picked after the fact.
+1984). The upper ends hold for all k at once, hence also for a k̂ picked after the fact, and so does
+the set of those that may be the best. A lower end holds for a k named before the measurements, as
+k* is: in a flat sweep some k looks bad by chance (Dunnett's one-sided bound with k as control).
 """
 
 from dataclasses import dataclass
@@ -25,9 +27,12 @@ class Comparison:
         thresholds: k, ascending, length K.
         mean: geometric mean throughput over the blocks, length K.
         k_hat: the k with the highest mean.
-        regret: 1 − X(k)/X(best other or own), at least 0, length K.
-        low: lower end of its 95 % interval; None with one block.
-        high: upper end.
+        regret: 1 − X(k)/X(best other or own), at least 0, length K; the luckiest k is taken for
+            the best, so that it is too large in the mean where the curve is flat.
+        regret_held_out: the same against the best of the other blocks, in the block left out, in
+            the mean over blocks; may be negative. It pays for no luck; None with one block.
+        low: lower end of the regret's 95 % interval, for one k named before; None with one block.
+        high: upper end, for all k at once.
         indifferent: all k that cannot be told from the best; None with one block.
         noise: standard deviation of one log throughput about its k and block effects.
         n_blocks: complete blocks.
@@ -37,6 +42,7 @@ class Comparison:
     mean: Floats
     k_hat: int
     regret: Floats
+    regret_held_out: Floats | None
     low: Floats | None
     high: Floats | None
     indifferent: list[int] | None
@@ -74,7 +80,9 @@ def compare_with_best(thresholds: list[int], throughput: Floats, seed: int = 0) 
         "n_blocks": blocks,
     }
     if blocks < 2 or count < 2:
-        return Comparison(**common, low=None, high=None, indifferent=None, noise=None)
+        return Comparison(
+            **common, regret_held_out=None, low=None, high=None, indifferent=None, noise=None
+        )
     residual = logs - mean - logs.mean(axis=1, keepdims=True) + mean.mean()
     freedom = (blocks - 1) * (count - 1)
     noise = float(np.sqrt((residual**2).sum() / freedom))
@@ -83,6 +91,7 @@ def compare_with_best(thresholds: list[int], throughput: Floats, seed: int = 0) 
     high = -np.expm1(-np.maximum(distance + width, 0))
     return Comparison(
         **common,
+        regret_held_out=_held_out(logs),
         low=low,
         high=high,
         indifferent=[k for k, d in zip(thresholds, distance, strict=True) if d <= width],
@@ -98,6 +107,13 @@ def _distance_to_best_other(mean: Floats) -> Floats:
     distance = mean[order[-1]] - mean
     distance[order[-1]] = mean[order[-2]] - mean[order[-1]]
     return np.asarray(distance)
+
+
+def _held_out(logs: Floats) -> Floats:
+    """Distance of every k to the best of the other blocks, as regret."""
+    chosen = (logs.sum(axis=0) - logs).argmax(axis=1)
+    distance = logs[np.arange(len(logs)), chosen, None] - logs
+    return np.asarray(-np.expm1(-distance.mean(axis=0)))
 
 
 def best_critical_value(count: int, freedom: int, seed: int = 0) -> float:

@@ -23,6 +23,9 @@ def rejections(
         reasons.append(
             f"{facts['output_tokens']} tokens were generated, {facts['tokens_asked']} asked for"
         )
+    other = int((requests["output_tokens"] != requests["max_tokens"]).sum())
+    if replayed and other:
+        reasons.append(f"{other} requests generated another number of tokens than asked for")
     if facts.get("requests_asked", len(requests)) != len(requests):
         reasons.append(f"{len(requests)} requests ended of {facts['requests_asked']}")
     aborted = int((requests["finish_reason"] == "abort").sum())

@@ -4,12 +4,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import least_squares
+from numpy.typing import NDArray
+from scipy.optimize import OptimizeResult, least_squares
 
 from pdswitch.profiling.attribution import charge_refills
-from pdswitch.profiling.robust import Floats, LinearFit, fit_linear
+from pdswitch.profiling.robust import MAD_TO_SIGMA, Floats, LinearFit, fit_linear, goodness
 
 TABLE_BINS = 16
+HINGE_CORNERS = (0.15, 0.3, 0.5, 0.7, 0.85)  # quantiles of the tokens
+HINGE_NAMES = ("floor_s", "offset_s", "rate_s_per_token")
+HINGE_SCALE = 0.05  # relative residuals beyond it count as stalls
 
 
 def fit_steps(
@@ -46,6 +50,7 @@ def fit_steps(
             decode["decode_requests"].to_numpy(np.float64),
             decode["context_tokens"].to_numpy(np.float64),
             decode["duration_s"].to_numpy(np.float64),
+            decode["run"].to_numpy(),
         ),
     }
 
@@ -59,19 +64,8 @@ def fit_prefill(
     if np.unique(tokens[inside]).size < 3:
         inside = np.ones(tokens.size, dtype=bool)
         low, high = tokens.min(), tokens.max()
-    x, y = tokens[inside], seconds[inside]
-    line = fit_linear(np.column_stack([np.ones_like(x), x]), y, scale=y)
-    alpha, beta = line.coefficients
-    linear = {
-        # A concave stretch gives a line that would start below zero; a time cannot.
-        "alpha_p": max(float(alpha), 0.0),
-        "alpha_p_unconstrained": float(alpha),
-        "beta_p": max(float(beta), 0.0),
-        **_errors(line, ("alpha_p", "beta_p")),
-        "token_range": [float(low), float(high)],
-        "n": int(x.size),
-        "residuals_by_range": _residuals_by_range(x, y - alpha - beta * x),
-    }
+    linear = _straight(tokens[inside], seconds[inside], ("alpha_p", "beta_p"))
+    linear["token_range"] = [float(low), float(high)]
     return {
         "linear": linear,
         "hinge": _fit_hinge(tokens, seconds),
@@ -79,26 +73,25 @@ def fit_prefill(
     }
 
 
-def fit_decode(requests: Floats, context: Floats, seconds: Floats) -> dict[str, Any]:
-    """Fit a line in the batch size, the same with a context term, and a table."""
-    ones = np.ones_like(requests)
-    line = fit_linear(np.column_stack([ones, requests]), seconds, scale=seconds)
-    alpha, beta = line.coefficients
-    full = fit_linear(np.column_stack([ones, requests, context]), seconds, scale=seconds)
+def fit_decode(
+    requests: Floats, context: Floats, seconds: Floats, runs: NDArray[Any] | None = None
+) -> dict[str, Any]:
+    """Fit a line in the batch size, the same with a context term, and a table.
+
+    The steps of one run are alike beyond what they have in common with other runs, so that
+    standard errors count runs, not steps, where `runs` labels them.
+    """
+    columns = np.column_stack([np.ones_like(requests), requests, context])
+    full = fit_linear(columns, seconds, scale=seconds, groups=runs)
     sizes = np.unique(requests)
     groups = [seconds[requests == size] for size in sizes]
     return {
-        "linear": {
-            "alpha_d": float(alpha),
-            "beta_d": max(float(beta), 0.0),
-            "beta_d_unconstrained": float(beta),
-            **_errors(line, ("alpha_d", "beta_d")),
-            "n": int(requests.size),
-            "residuals_by_range": _residuals_by_range(requests, seconds - alpha - beta * requests),
-        },
+        "linear": _straight(requests, seconds, ("alpha_d", "beta_d"), runs),
         "context": {
             **dict(zip(("alpha_d", "beta_d", "gamma_d"), full.coefficients.tolist(), strict=True)),
             **_errors(full, ("alpha_d", "beta_d", "gamma_d")),
+            "r_squared": full.r_squared,
+            "rmse_s": full.rmse,
         },
         "table": {
             "requests": sizes.tolist(),
@@ -109,59 +102,121 @@ def fit_decode(requests: Floats, context: Floats, seconds: Floats) -> dict[str, 
     }
 
 
+def _straight(
+    x: Floats, y: Floats, names: tuple[str, str], runs: NDArray[Any] | None = None
+) -> dict[str, Any]:
+    """Fit y ≈ a + b·x with neither below zero.
+
+    A concave stretch gives a line that would start below zero, noise one that falls; no step time
+    does either. Then the other coefficient is fitted alone, so that the line still goes through
+    the points. The free coefficients are told beside, and standard errors and covariance are
+    theirs: the truth may lie on either side of the bound.
+    """
+    columns = np.column_stack([np.ones_like(x), x])
+    free = fit_linear(columns, y, scale=y, groups=runs)
+    kept = free.coefficients >= 0
+    coefficients = free.coefficients.copy()
+    if not kept.all():
+        coefficients[:] = 0.0
+        coefficients[kept] = fit_linear(columns[:, kept], y, scale=y).coefficients
+    predicted = columns @ coefficients
+    r_squared, rmse = goodness(y, predicted)
+    return {
+        **dict(zip(names, coefficients.tolist(), strict=True)),
+        **{
+            f"{name}_unconstrained": value
+            for name, value in zip(names, free.coefficients.tolist(), strict=True)
+        },
+        **_errors(free, names),
+        "r_squared": r_squared,
+        "rmse_s": rmse,
+        "n": int(x.size),
+        "residuals_by_range": _residuals_by_range(x, y - predicted),
+    }
+
+
 def _errors(fit: LinearFit, names: tuple[str, ...]) -> dict[str, Any]:
     errors = np.sqrt(np.diag(fit.covariance))
     return {
         **{f"se_{name}": float(error) for name, error in zip(names, errors, strict=True)},
         "covariance": fit.covariance.tolist(),
-        "r_squared": fit.r_squared,
-        "rmse_s": fit.rmse,
     }
 
 
 def _fit_hinge(tokens: Floats, seconds: Floats) -> dict[str, Any]:
-    """max(floor, offset + rate·tokens), by robust least squares on relative residuals."""
-    slope = (seconds[tokens.argmax()] - seconds.min()) / tokens.max()
-    start = np.array([seconds.min(), 0.0, slope])
-    unit = np.maximum(np.abs(start), [seconds.min(), seconds.min(), 1e-9])
+    """max(floor, offset + rate·tokens), by robust least squares on relative residuals.
 
-    def residuals(scaled: Floats) -> Floats:
-        floor, offset, rate = scaled * unit
-        return np.asarray(np.maximum(floor, offset + rate * tokens) / seconds - 1)
-
-    found = least_squares(residuals, start / unit, loss="soft_l1", f_scale=0.05)
-    floor, offset, rate = (found.x * unit).tolist()
+    The sum of squares has a valley for every place the corner may take, hence several starts. A
+    parameter that no sample touches, because all lie on the other branch, has no standard error.
+    """
+    starts = (_hinge_start(tokens, seconds, corner) for corner in HINGE_CORNERS)
+    found = min((_settle_hinge(tokens, seconds, start) for start in starts), key=lambda f: f.cost)
+    floor, offset, rate = found.x
+    rising = offset + rate * tokens > floor
     predicted = np.maximum(floor, offset + rate * tokens)
-    freedom = max(1, tokens.size - 3)
-    noise = float((residuals(found.x) ** 2).sum() / freedom)
-    covariance = noise * np.linalg.pinv(found.jac.T @ found.jac)
-    errors = np.sqrt(np.diag(covariance)) * unit
-    total = ((seconds - seconds.mean()) ** 2).sum()
+    # Off the branch that was seen, the hinge goes on as the nearest sample says.
+    floor = float(predicted.min())
+    if not rising.any():
+        offset, rate = floor, 0.0
+    error = predicted / seconds - 1
+    noise = MAD_TO_SIGMA * float(np.median(np.abs(error)))
+    noise *= np.sqrt(tokens.size / max(1, tokens.size - 3))
+    sloping = np.unique(tokens[rising]).size > 1
+    seen = (not rising.all(), sloping, sloping)
+    spread = np.sqrt(np.diag(np.linalg.pinv(found.jac.T @ found.jac))) * noise
+    r_squared, rmse = goodness(seconds, predicted)
     return {
         "floor_s": floor,
-        "offset_s": offset,
-        "rate_s_per_token": rate,
-        "se_floor_s": float(errors[0]),
-        "se_offset_s": float(errors[1]),
-        "se_rate_s_per_token": float(errors[2]),
-        "hinge_tokens": (floor - offset) / rate if rate > 0 else None,
-        "r_squared": float(1 - ((seconds - predicted) ** 2).sum() / total) if total > 0 else 1.0,
-        "rmse_s": float(np.sqrt(((seconds - predicted) ** 2).mean())),
+        "offset_s": float(offset),
+        "rate_s_per_token": float(rate),
+        **{
+            f"se_{name}": float(value) if known else None
+            for name, value, known in zip(HINGE_NAMES, spread, seen, strict=True)
+        },
+        "hinge_tokens": float((floor - offset) / rate) if all(seen) and rate > 0 else None,
+        "r_squared": r_squared,
+        "rmse_s": rmse,
     }
 
 
+def _hinge_start(tokens: Floats, seconds: Floats, corner: float) -> Floats:
+    """Floor, offset and rate from the samples below and above a quantile of the tokens."""
+    small = tokens <= np.quantile(tokens, corner)
+    floor = float(np.median(seconds[small]))
+    # Through the corner, where both branches meet.
+    bend = float(tokens[small].max())
+    above = ~small
+    if not above.any():
+        return np.array([floor, 0.0, floor / bend])
+    rate = max(0.0, float(np.median((seconds[above] - floor) / (tokens[above] - bend))))
+    return np.array([floor, floor - rate * bend, rate])
+
+
+def _settle_hinge(tokens: Floats, seconds: Floats, start: Floats) -> OptimizeResult:
+    def residuals(parameters: Floats) -> Floats:
+        floor, offset, rate = parameters
+        return np.asarray(np.maximum(floor, offset + rate * tokens) / seconds - 1)
+
+    typical = float(np.median(seconds))
+    return least_squares(
+        residuals,
+        start,
+        loss="soft_l1",
+        f_scale=HINGE_SCALE,
+        x_scale=[typical, typical, typical / float(tokens.max())],
+        bounds=([0.0, -np.inf, 0.0], np.inf),
+    )
+
+
 def _table(tokens: Floats, seconds: Floats) -> dict[str, Any]:
-    """Medians in bins that hold about equally many samples, made monotone by nothing."""
-    order = np.argsort(tokens, kind="stable")
-    bins = np.array_split(order, min(TABLE_BINS, np.unique(tokens).size))
-    rows: dict[float, Floats] = {}
-    for members in bins:
-        rows[float(np.median(tokens[members]))] = seconds[members]
+    """Medians in bins of neighbouring sizes; all samples of one size lie in one bin."""
+    sizes = np.unique(tokens)
+    members = [np.isin(tokens, part) for part in np.array_split(sizes, min(TABLE_BINS, sizes.size))]
     return {
-        "tokens": list(rows),
-        "seconds": [float(np.median(group)) for group in rows.values()],
-        "se": [_median_error(group) for group in rows.values()],
-        "n": [int(group.size) for group in rows.values()],
+        "tokens": [float(np.median(tokens[chosen])) for chosen in members],
+        "seconds": [float(np.median(seconds[chosen])) for chosen in members],
+        "se": [_median_error(seconds[chosen]) for chosen in members],
+        "n": [int(chosen.sum()) for chosen in members],
     }
 
 

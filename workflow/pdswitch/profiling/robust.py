@@ -1,6 +1,6 @@
 """Robust linear least squares with standard errors."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ Floats = NDArray[np.float64]
 HUBER_K = 1.345  # 95 % efficiency under normal errors
 MAD_TO_SIGMA = 1.4826
 ITERATIONS = 50
+LEAST_MISSING = 0.05  # a group that nearly decides the fit alone keeps a finite error
 
 
 class LinearFit(NamedTuple):
@@ -17,7 +18,8 @@ class LinearFit(NamedTuple):
 
     Attributes:
         coefficients: b.
-        covariance: of b, robust against unequal variances (HC3 on the weighted residuals).
+        covariance: of b, from leaving groups out (HC3 on the weighted residuals): robust against
+            unequal variances, and against errors that the points of a group share.
         r_squared: of all points, unweighted.
         rmse: root mean square residual, unweighted.
     """
@@ -28,7 +30,9 @@ class LinearFit(NamedTuple):
     rmse: float
 
 
-def fit_linear(design: Floats, y: Floats, scale: Floats | None = None) -> LinearFit:
+def fit_linear(
+    design: Floats, y: Floats, scale: Floats | None = None, groups: NDArray[Any] | None = None
+) -> LinearFit:
     """Fit by Huber's M-estimator, iteratively reweighted; `b` is not constrained.
 
     Args:
@@ -36,6 +40,8 @@ def fit_linear(design: Floats, y: Floats, scale: Floats | None = None) -> Linear
         y: shape (n,).
         scale: expected size of each point's error, up to a factor; None for all equal. Step
             times err in proportion to themselves.
+        groups: shape (n,), points with the same label err together, as the steps of one run do;
+            None for all independent.
 
     Raises:
         ValueError: if there are fewer points than coefficients.
@@ -45,7 +51,7 @@ def fit_linear(design: Floats, y: Floats, scale: Floats | None = None) -> Linear
         raise ValueError(f"{m} coefficients cannot be fitted to {n} points; profile more of them")
     scale = np.ones(n) if scale is None else scale
     rows, target = design / scale[:, None], y / scale
-    weights = np.ones(n)
+    weights: Floats = np.ones(n)
     b: Floats = np.zeros(m)
     for _ in range(ITERATIONS):
         root = np.sqrt(weights)
@@ -62,13 +68,28 @@ def fit_linear(design: Floats, y: Floats, scale: Floats | None = None) -> Linear
     weighted = rows * root[:, None]
     bread = np.linalg.pinv(weighted.T @ weighted)
     leverage = np.einsum("ij,jk,ik->i", weighted, bread, weighted)
-    residual = (target - rows @ b) * root / np.maximum(1 - leverage, 1e-6)
-    meat = (weighted * residual[:, None] ** 2).T @ weighted
-    plain = y - design @ b
+    # What a group would be missed by, were it left out of the fit.
+    place = _group_numbers(n, m, groups)
+    missing = np.maximum(1 - np.bincount(place, leverage), LEAST_MISSING)
+    residual = (target - rows @ b) * root / missing[place]
+    scores = np.zeros((missing.size, m))
+    np.add.at(scores, place, weighted * residual[:, None])
+    r_squared, rmse = goodness(y, design @ b)
+    return LinearFit(b, bread @ (scores.T @ scores) @ bread, r_squared, rmse)
+
+
+def goodness(y: Floats, predicted: Floats) -> tuple[float, float]:
+    """Return R² and the root mean square residual, unweighted."""
+    residual = y - predicted
     total = ((y - y.mean()) ** 2).sum()
-    return LinearFit(
-        coefficients=b,
-        covariance=bread @ meat @ bread,
-        r_squared=float(1 - (plain**2).sum() / total) if total > 0 else 1.0,
-        rmse=float(np.sqrt((plain**2).mean())),
-    )
+    r_squared = float(1 - (residual**2).sum() / total) if total > 0 else 1.0
+    return r_squared, float(np.sqrt((residual**2).mean()))
+
+
+def _group_numbers(n: int, m: int, groups: NDArray[Any] | None) -> NDArray[np.int64]:
+    """Return the number of each point's group, shape (n,)."""
+    if groups is None:
+        return np.arange(n)
+    labels, place = np.unique(groups, return_inverse=True)
+    # As many groups as coefficients leave nothing to tell how groups differ.
+    return place if labels.size > m else np.arange(n)

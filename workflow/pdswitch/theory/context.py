@@ -17,7 +17,7 @@ def context_per_completion(termination_probability: float, mean_prompt_tokens: f
     (q/p)·L + (q/p)².
     """
     steps = (1.0 - termination_probability) / termination_probability
-    return steps * mean_prompt_tokens + steps**2
+    return steps * (mean_prompt_tokens + steps)
 
 
 def mean_context(
@@ -64,8 +64,10 @@ def decode_table(
     if slope is None:
         context = mean_context(n_slots, threshold, termination_probability, mean_prompt_tokens)
         return np.concatenate(([0.0], decode(j, context))), 0.0
-    per_completion = slope * context_per_completion(termination_probability, mean_prompt_tokens)
-    return np.concatenate(([0.0], decode(j, 0.0))), float(per_completion)
+    held = context_per_completion(termination_probability, mean_prompt_tokens)
+    # At a vanishing p a request holds infinitely much, which without a slope costs nothing.
+    per_completion = float(slope * held) if slope else 0.0
+    return np.concatenate(([0.0], decode(j, 0.0))), per_completion
 
 
 def is_affine(decode: DecodeCurve) -> bool:

@@ -130,14 +130,17 @@ def walk_excess(need: RefillNeed, n_slots: int, p: float) -> float:
     """
     if p == 1.0:
         return 0.0
-    # Steps until the first completion, each a token for every slot.
-    first_rise = n_slots / -math.expm1(n_slots * math.log1p(-p))
     drift = 1.0 / p - need.mean / n_slots
     spread = math.sqrt(1.0 / p**2 + need.slot_variance)
     i = np.arange(1.0, max(round(need.refilled), 1))
     at = drift * np.sqrt(i) / spread
     positive_part = spread * np.sqrt(i) * _normal_density(at) + drift * i * _normal_below(at)
-    return first_rise + float((positive_part / i).sum())
+    return _first_rise(n_slots, p) + float((positive_part / i).sum())
+
+
+def _first_rise(n_slots: int, p: float) -> float:
+    """Return the tokens gained until the first completion: one for every slot and step."""
+    return n_slots / -math.expm1(n_slots * math.log1p(-p))
 
 
 def peak_need(
@@ -184,8 +187,8 @@ def peak_need(
         q**3 * need.third_moment + lots * (1.0 - 2.0 * q) * held**3,
         PATH_SHARE * tolerance,
     )
-    first_rise = n_slots / -math.expm1(n_slots * math.log1p(-p))
-    by_path = float(path.max()) + first_rise - n_slots
+    # The path counts the first step's tokens already.
+    by_path = float(path.max()) + _first_rise(n_slots, p) - n_slots
     return min(float(by_walk), by_path)
 
 
