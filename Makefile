@@ -6,7 +6,7 @@ CORES ?= all
 ARGS ?=
 STAMP := .venv/setup.stamp
 
-.PHONY: help setup run test test-fast lint schema lock datasets figures report clean
+.PHONY: help setup run test test-fast lint schema lock bench datasets figures report clean
 
 help:            ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | column -t -s "$$(printf '\t')"
@@ -42,7 +42,11 @@ schema: setup    ## regenerate the config's schema and manual from its models
 lock: setup      ## resolve the environments anew
 	envs/lock.sh
 
-datasets: setup  ## extract and tokenize the configured datasets only
+bench: setup     ## speed of the mathematics and of the dataset extraction
+	PYTHONPATH=workflow python benchmarks/bench_theory.py
+	PYTHONPATH=workflow python benchmarks/bench_datasets.py
+
+datasets: setup  ## extract and tokenize the configured datasets; print and draw them
 	snakemake --cores $(CORES) $(ARGS) datasets
 
 figures: setup   ## everything up to the figures

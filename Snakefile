@@ -41,7 +41,7 @@ rule all:
 
 rule datasets:
     input:
-        expand(rules.prompts.output.manifest, dataset=DATASETS),
+        rules.datasets_table.output,
 
 
 rule thresholds:

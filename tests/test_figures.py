@@ -157,6 +157,12 @@ def test_neighbourhoods(chosen, grid, expected):
 
 
 class TestProfile:
+    def test_an_unsupported_parameter_has_an_unknown_error(self):
+        timing = timing_of(16)
+        timing["prefill"]["hinge"]["se_floor_s"] = None
+        shown = texts(profiling_results.draw("demo", profile_steps(16), timing))
+        assert "± ?" in shown
+
     @pytest.mark.parametrize("n_slots", [1, 16, 512])
     def test_any_number_of_slots(self, n_slots):
         figure = profiling_results.draw("demo", profile_steps(n_slots), timing_of(n_slots))

@@ -10,6 +10,7 @@ from pdswitch.sources import stage_sources
 STAGES = [
     "model",
     "prompts",
+    "datasets_table",
     "step_times",
     "termination",
     "threshold",
@@ -69,8 +70,14 @@ def test_every_rule_s_stage_is_listed_here(root):
 
     used = set()
     for file in (root / "workflow/rules").glob("*.smk"):
-        used |= set(re.findall(r'sources\("(\w+)"\)', file.read_text()))
+        used |= set(re.findall(r'sources\("(\w+)"', file.read_text()))
     assert used == set(STAGES)
+
+
+def test_a_dataset_s_loader_is_watched_by_that_dataset_alone(root):
+    declared = stage_sources(root, "prompts", "pdswitch.datasets.alpaca")
+    assert "workflow/pdswitch/datasets/alpaca.py" in declared
+    assert "workflow/pdswitch/datasets/sharegpt.py" not in declared
 
 
 def test_jobs_start_without_torch_or_vllm(root):

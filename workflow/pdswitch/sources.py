@@ -9,12 +9,13 @@ PACKAGE = "pdswitch"
 SPAWNED = {"pdswitch.engine.client": "pdswitch.engine.host"}
 
 
-def stage_sources(root: str | Path, stage: str) -> list[str]:
+def stage_sources(root: str | Path, stage: str, *chosen: str) -> list[str]:
     """Return the script of a stage and all modules of the library it imports, directly or not.
 
     Args:
         root: folder of the Snakefile.
         stage: name of the script in `workflow/scripts`, without its ending.
+        chosen: modules that the script imports by a name it is told, as of a dataset's loader.
 
     Returns:
         Paths relative to `root`, the script first, the modules sorted.
@@ -26,6 +27,8 @@ def stage_sources(root: str | Path, stage: str) -> list[str]:
     script = library / "scripts" / f"{stage}.py"
     modules: set[str] = set()
     _collect(script, library, modules)
+    for module in chosen:
+        _add(module, library, modules)
     files = sorted(str(_file_of(module, library).relative_to(root)) for module in modules)
     return [str(script.relative_to(root)), *files]
 

@@ -14,6 +14,7 @@ import sys
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
 
 from pdswitch.config import ConfigError, parse_config
+from pdswitch.datasets.options import loader_module
 from pdswitch.model import model_slug
 from pdswitch.sources import stage_sources
 
@@ -46,9 +47,14 @@ wildcard_constraints:
     rep=r"\d+",
 
 
-def sources(stage):
+def sources(stage, *chosen):
     """The script of a stage and all library modules it imports, as paths."""
-    return stage_sources(workflow.basedir, stage)
+    return stage_sources(workflow.basedir, stage, *chosen)
+
+
+def loader_of(dataset):
+    """The module that reads a dataset."""
+    return loader_module(CONFIG.dataset_source(dataset)["kind"])
 
 
 def options(**values):
@@ -150,8 +156,9 @@ def max_model_len_argument():
 
 def local_data(dataset):
     """The dataset's source where it is a file of this machine, so that an edit is noticed."""
-    source = CONFIG.dataset_source(dataset).get("source")
-    return [source] if source and os.path.isfile(source) else []
+    known = CONFIG.dataset_source(dataset)
+    paths = [known.get(name) for name in ("source", "sharegpt_path", "custom_prompts")]
+    return [path for path in paths if path and os.path.isfile(path)]
 
 
 def caption_settings(wildcards):

@@ -1,11 +1,12 @@
 # Purpose: turn a dataset into requests: text, chat template, token ids.
 # Inputs:  {results}/{model}/model.json, the dataset's own source
-# Outputs: {results}/{model}/{dataset}/prompts.parquet, prompts.json (manifest)
+# Outputs: {results}/{model}/{dataset}/prompts.parquet, prompts.json (manifest);
+#          {results}/datasets.csv, datasets.png, datasets.pdf: all datasets side by side
 
 
 rule prompts:
     input:
-        sources=sources("prompts"),
+        sources=lambda wildcards: sources("prompts", loader_of(wildcards.dataset)),
         model=rules.model.output.manifest,
         data=lambda wildcards: local_data(wildcards.dataset),
     output:
@@ -24,3 +25,23 @@ rule prompts:
         " --model {input.model:q} {params.max_model_len}"
         " --max-output-tokens {params.max_output_tokens}"
         " --output {output.prompts:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+
+
+rule datasets_table:
+    input:
+        sources=sources("datasets_table"),
+        manifests=expand(rules.prompts.output.manifest, dataset=DATASETS),
+        prompts=expand(rules.prompts.output.prompts, dataset=DATASETS),
+    output:
+        table=f"{RESULTS}/datasets.csv",
+        png=f"{RESULTS}/datasets.png",
+        pdf=f"{RESULTS}/datasets.pdf",
+    log:
+        f"logs/{MODEL}/datasets_table.log",
+    conda:
+        ENVIRONMENT
+    params:
+        stem=f"{RESULTS}/datasets",
+    shell:
+        "python3 {input.sources[0]} {input.manifests:q} --table {output.table:q}"
+        " --figure {params.stem:q} 2>&1 | tee {log:q}"

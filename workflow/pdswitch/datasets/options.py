@@ -1,39 +1,232 @@
 """What can be said of each dataset in the config. Imports pydantic only."""
 
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
-class DatasetOptions(BaseModel):
-    """Options that every dataset has."""
+class Strict(BaseModel):
+    """Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetOptions(Strict):
+    """Options that every dataset has."""
 
     kind: str = Field(description="Which loader reads it; the dataset's own name by default.")
     num_requests: int = Field(500, ge=1, description="Requests wanted in all.")
     max_input_tokens: int = Field(32000, ge=1, description="Longer prompts are skipped.")
     enable_thinking: bool = Field(False, description="For chat templates that know it.")
+    apply_chat_template: bool = Field(
+        True, description="False: the prompt's text is sent as it stands."
+    )
     shuffle: bool = Field(False, description="Take the samples in an order that the seed shuffles.")
-    seed: int = Field(0, ge=0, description="Of the shuffle.")
+    seed: int = Field(0, ge=0, description="Of the shuffle, and of random token ids and lengths.")
+
+    # The option that says what to read: none for a dataset that needs no source.
+    location_option: ClassVar[str | None] = None
+
+    @property
+    def location(self) -> str | None:
+        """The hub id or local path to read; None for a dataset that needs no source."""
+        return getattr(self, self.location_option) if self.location_option else None
+
+    @property
+    def stream_seed(self) -> int | None:
+        """The seed that a source shuffles with; None if it keeps its order."""
+        return self.seed if self.shuffle else None
+
+
+class SourceOptions(DatasetOptions):
+    """Options of a dataset that is read from a file, a folder or the hub."""
+
+    revision: str | None = Field(None, description="Hub revision; by default the newest.")
+
+    @model_validator(mode="after")
+    def _has_source(self) -> Self:
+        if not self.location:
+            raise ValueError(
+                f"{self.location_option} is missing; give a local path or a hub id to read"
+            )
+        return self
 
 
 class DemoOptions(DatasetOptions):
     """Prompts that come with the package."""
 
 
-class AlpacaOptions(DatasetOptions):
+class AlpacaOptions(SourceOptions):
     """tatsu-lab/alpaca: instructions with short inputs."""
 
+    location_option = "source"
     source: str = Field(
         "tatsu-lab/alpaca",
-        description="Hub id, or a local file in either original form: a `text` column, or "
-        "instruction, input and output.",
+        description="Hub id, a local copy of it, or a file in either original form: a `text` "
+        "column, or instruction, input and output.",
     )
-    revision: str | None = Field(None, description="Hub revision.")
 
 
-KINDS: dict[str, type[DatasetOptions]] = {"demo": DemoOptions, "alpaca": AlpacaOptions}
+class ShareGPTOptions(SourceOptions):
+    """ShareGPT: each human turn with the answer after it."""
+
+    location_option = "sharegpt_path"
+    sharegpt_path: str = Field(
+        "./ShareGPT_V3_unfiltered_cleaned_split.json",
+        description="ShareGPT's JSON file, or a folder or hub id that holds it under this name.",
+    )
+
+
+class LongBenchOptions(SourceOptions):
+    """THUDM/LongBench-v2: multiple choice over a long context."""
+
+    location_option = "source"
+    source: str = Field("THUDM/LongBench-v2", description="Hub id, or a local copy or file of it.")
+
+
+class LongBenchV1Options(SourceOptions):
+    """THUDM/LongBench: 21 tasks over long contexts."""
+
+    location_option = "source"
+    source: str = Field("THUDM/LongBench", description="Hub id, or a local copy or file of it.")
+    tasks: Literal["all"] | Annotated[list[str], Field(min_length=1)] = Field(
+        "all", description="All tasks, or a list of their names."
+    )
+    prompt_forms: str | None = Field(
+        None,
+        description="JSON file, task to prompt with {context} and {input}, in place of the forms "
+        "that come with the package; LongBench's own dataset2prompt.json has this shape.",
+    )
+
+
+class LmsysOptions(SourceOptions):
+    """lmsys/lmsys-chat-1m: first user turn of a million conversations; gated."""
+
+    location_option = "source"
+    source: str = Field("lmsys/lmsys-chat-1m", description="Hub id, or a local copy of it.")
+
+
+class ProcessBenchOptions(SourceOptions):
+    """Qwen/ProcessBench: mathematics, with solutions in steps."""
+
+    location_option = "source"
+    source: str = Field("Qwen/ProcessBench", description="Hub id, or a local copy or file of it.")
+    processbench_split: Literal["gsm8k", "math", "olympiadbench", "omni-math"] = Field(
+        "gsm8k", description="Which problems."
+    )
+
+
+class CustomOptions(SourceOptions):
+    """Prompts of the user's own."""
+
+    location_option = "custom_prompts"
+    custom_prompts: str | None = Field(
+        None, description="JSON, JSONL, CSV or Parquet file, a folder of such files, or a hub id."
+    )
+    prompt_column: str = Field(
+        "prompt",
+        min_length=1,
+        description="Column of the prompts: text, or a list of messages with role and content.",
+    )
+    output_column: str | None = Field(None, description="Column of the answers, if there is one.")
+    id_column: str | None = Field(None, description="Column of unique names, if there is one.")
+    split: str = Field("train", description="Split, where the source has several.")
+    subset: str | None = Field(None, description="Configuration, where the source has several.")
+
+
+class TraceOptions(SourceOptions):
+    """Lengths recorded by somebody's server; the token ids are random."""
+
+    location_option = "source"
+    source: str | None = Field(None, description="CSV or JSONL file, a folder of one, or a hub id.")
+    input_column: str | None = Field(
+        None,
+        description="Column of the input tokens. Default: as Azure, BurstGPT or Mooncake name it.",
+    )
+    output_column: str | None = Field(None, description="Column of the output tokens.")
+
+    @model_validator(mode="after")
+    def _names_both_columns(self) -> Self:
+        if (self.input_column is None) != (self.output_column is None):
+            raise ValueError(
+                "input_column and output_column go together; give both, or neither for a trace of "
+                "Azure, BurstGPT or Mooncake"
+            )
+        return self
+
+
+class FixedLaw(Strict):
+    """Always the same length."""
+
+    law: Literal["fixed"]
+    tokens: int = Field(ge=1, description="The length.")
+
+
+class UniformLaw(Strict):
+    """Every length of a range is equally likely."""
+
+    law: Literal["uniform"]
+    low: int = Field(ge=1, description="Shortest length.")
+    high: int = Field(ge=1, description="Longest length.")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high}); swap them")
+        return self
+
+
+class GeometricLaw(Strict):
+    """Each token is the last one with the same probability, 1/mean."""
+
+    law: Literal["geometric"]
+    mean: float = Field(ge=1, description="Mean length, tokens.")
+
+
+class LognormalLaw(Strict):
+    """Heavy-tailed, as lengths of chat are; rounded, at least 1."""
+
+    law: Literal["lognormal"]
+    mean: float = Field(ge=1, description="Mean length, tokens.")
+    cv: float = Field(gt=0, description="Coefficient of variation: standard deviation / mean.")
+
+
+class GammaLaw(Strict):
+    """Hazard rising (cv < 1) or falling (cv > 1) with age; rounded, at least 1."""
+
+    law: Literal["gamma"]
+    mean: float = Field(ge=1, description="Mean length, tokens.")
+    cv: float = Field(gt=0, description="Coefficient of variation: standard deviation / mean.")
+
+
+LengthLaw = Annotated[
+    FixedLaw | UniformLaw | GeometricLaw | LognormalLaw | GammaLaw, Field(discriminator="law")
+]
+
+
+class SyntheticOptions(DatasetOptions):
+    """Lengths from a law, token ids by seed."""
+
+    input_lengths: LengthLaw = Field(
+        GeometricLaw(law="geometric", mean=128), description="Law of the prompt lengths."
+    )
+    output_lengths: LengthLaw = Field(
+        GeometricLaw(law="geometric", mean=128), description="Law of the answers' lengths."
+    )
+
+
+KINDS: dict[str, type[DatasetOptions]] = {
+    "alpaca": AlpacaOptions,
+    "custom": CustomOptions,
+    "demo": DemoOptions,
+    "lmsys": LmsysOptions,
+    "longbench": LongBenchOptions,
+    "longbench_v1": LongBenchV1Options,
+    "processbench": ProcessBenchOptions,
+    "sharegpt": ShareGPTOptions,
+    "synthetic": SyntheticOptions,
+    "trace": TraceOptions,
+}
 
 
 def option_class(kind: str) -> type[DatasetOptions]:
@@ -55,7 +248,32 @@ def dataset_option_names(kind: str) -> set[str]:
     return set(option_class(kind).model_fields)
 
 
+def loader_module(kind: str) -> str:
+    """Return the name of the module that reads a kind of dataset."""
+    option_class(kind)
+    return f"pdswitch.datasets.{kind}"
+
+
 def dataset_options(name: str, options: dict[str, Any]) -> DatasetOptions:
-    """Validate the options of a dataset; its kind is its name unless they say otherwise."""
+    """Validate the options of a dataset; its kind is its name unless they say otherwise.
+
+    Raises:
+        ValueError: if there is no such kind.
+        pydantic.ValidationError: a ValueError too; `option_errors` puts it into one sentence.
+    """
     kind = options.get("kind", name)
     return option_class(kind).model_validate(options | {"kind": kind})
+
+
+def option_errors(name: str, error: ValidationError) -> str:
+    """Return what is wrong with a dataset's options as one sentence."""
+    parts = []
+    for problem in error.errors():
+        key = ".".join(["datasets", name, *map(str, problem["loc"])])
+        if problem["type"] == "extra_forbidden":
+            parts.append(f"{key} is not a known option; see docs/datasets.md for those that are")
+        elif problem["type"] == "value_error":
+            parts.append(f"{key}: {problem['msg'].removeprefix('Value error, ')}")
+        else:
+            parts.append(f"{key} is {problem['input']!r}: {problem['msg'].lower()}")
+    return "; ".join(parts)

@@ -1,148 +1,220 @@
-"""From samples to `prompts.parquet`: chat template, token ids in batches, limits, manifest."""
+"""From requests in text to `prompts.parquet`: token ids in batches, limits, digest, manifest."""
 
-import hashlib
-import importlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from pdswitch.datasets.encoding import Encoder
 from pdswitch.datasets.options import DatasetOptions
-from pdswitch.datasets.sample import DatasetError, Sample, Skipped
+from pdswitch.datasets.sample import DatasetError, Lengths, Outcome, Sample, Skipped
+from pdswitch.datasets.summary import Digest, length_statistics
+from pdswitch.files import atomic_path
 
 BATCH = 1024
+BATCH_CHARACTERS = 4_000_000
+TOO_LONG = Skipped("longer than max_input_tokens")
+NO_ROOM = Skipped("no room for the answer in the model's context")
 SCHEMA = pa.schema(
     [
         pa.field("request_id", pa.string(), metadata={"meaning": "name of the request, unique"}),
-        pa.field("prompt", pa.string(), metadata={"meaning": "text, chat template applied"}),
-        pa.field("prompt_token_ids", pa.list_(pa.int32()), metadata={"meaning": "its tokens"}),
-        pa.field("prompt_tokens", pa.int32(), metadata={"meaning": "their number"}),
+        pa.field(
+            "prompt",
+            pa.string(),
+            metadata={"meaning": "text, chat template applied; empty for random token ids"},
+        ),
+        pa.field(
+            "prompt_token_ids",
+            pa.list_(pa.field("element", pa.int32())),
+            metadata={"meaning": "token ids of the prompt, special ones included"},
+        ),
+        pa.field("prompt_tokens", pa.int32(), metadata={"meaning": "number of those, tokens"}),
         pa.field(
             "reference_output_tokens",
             pa.int32(),
-            metadata={"meaning": "tokens of the dataset's own answer, null where unknown"},
+            metadata={"meaning": "length of the dataset's own answer, tokens; null if unknown"},
         ),
         pa.field("source_id", pa.string(), metadata={"meaning": "record in the source"}),
-    ]
+    ],
+    metadata={"content": "requests of one dataset, in the order they are served"},
 )
 
 
-def samples_of(options: DatasetOptions) -> Iterator[Sample | Skipped]:
-    """Yield the samples of any kind of dataset."""
-    module = importlib.import_module(f"pdswitch.datasets.{options.kind}")
-    found: Iterator[Sample | Skipped] = module.samples(options)
-    if not options.shuffle:
-        return found
-    everything = list(found)
-    order = np.random.default_rng(options.seed).permutation(len(everything))
-    return (everything[i] for i in order)
+@dataclass(frozen=True)
+class Limits:
+    """How many requests are wanted, and how long one may be.
+
+    Attributes:
+        num_requests: wanted in all.
+        longest: tokens of the longest prompt that is not skipped.
+        too_long: what becomes of a longer one; names the limit that binds.
+    """
+
+    num_requests: int
+    longest: int
+    too_long: Skipped
 
 
-def build_prompts(
-    samples: Iterable[Sample | Skipped],
-    tokenizer: Any,
-    options: DatasetOptions,
-    max_model_len: int,
-    max_output_tokens: int,
-) -> tuple[pa.Table, dict[str, Any]]:
-    """Tokenize samples until enough requests are found.
+def limits_of(options: DatasetOptions, max_model_len: int | None, max_output_tokens: int) -> Limits:
+    """Return the limits that follow from the options and the engine.
 
     Args:
-        samples: of one dataset.
-        tokenizer: a fast transformers tokenizer.
-        options: num_requests, max_input_tokens and enable_thinking are used here.
-        max_model_len: the engine's context, tokens.
-        max_output_tokens: room that every answer needs, tokens.
-
-    Returns:
-        The table, and the manifest's part that comes from the samples.
+        options: num_requests and max_input_tokens are used.
+        max_model_len: the engine's context, tokens; None if it sets no limit.
+        max_output_tokens: room that every answer needs in the context, tokens.
 
     Raises:
-        DatasetError: if there are too few usable samples.
+        DatasetError: if the answer leaves no room for a prompt.
     """
-    limit = min(options.max_input_tokens, max_model_len - max_output_tokens)
-    skipped: Counter[str] = Counter()
-    rows: list[dict[str, Any]] = []
-    remaining = iter(samples)
-    while batch := list(islice(remaining, BATCH)):
-        good = []
-        for item in batch:
-            if isinstance(item, Skipped):
-                skipped[item.reason] += 1
-            elif not item.prompt.strip():
-                skipped["empty"] += 1
-            else:
-                good.append(item)
-        for row in _tokenize(good, tokenizer, options.enable_thinking):
-            if len(row["prompt_token_ids"]) > options.max_input_tokens:
-                skipped["longer than max_input_tokens"] += 1
-            elif len(row["prompt_token_ids"]) > limit:
-                skipped["no room for the answer in the context"] += 1
-            else:
-                rows.append(row)
-        if len(rows) >= options.num_requests:
-            break
-    if len(rows) < options.num_requests:
+    longest, too_long = options.max_input_tokens, TOO_LONG
+    if max_model_len is not None and max_model_len - max_output_tokens < longest:
+        longest, too_long = max_model_len - max_output_tokens, NO_ROOM
+    if longest < 1:
         raise DatasetError(
-            f"{options.kind} has {len(rows)} usable samples, but {options.num_requests} are wanted "
-            f"(num_requests plus the estimation samples); skipped: {dict(skipped) or 'none'}; "
-            "lower num_requests, or raise max_input_tokens"
+            f"max_output_tokens ({max_output_tokens}) leaves no room for a prompt in a context of "
+            f"{max_model_len} tokens; lower it"
         )
-    rows = rows[: options.num_requests]
-    for number, row in enumerate(rows):
-        row["request_id"] = f"r{number:06d}"
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    lengths = table["prompt_tokens"].to_numpy()
-    manifest = {
-        "rows": table.num_rows,
-        "sha256": _digest(table),
+    return Limits(options.num_requests, longest, too_long)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One request with its tokens."""
+
+    prompt: str
+    token_ids: list[int] | NDArray[np.int32]
+    output_tokens: int | None
+    source_id: str
+
+
+def write_prompts(
+    path: Path,
+    outcomes: Iterable[Outcome],
+    encoder: Encoder,
+    limits: Limits,
+    seed: int = 0,
+    progress: Callable[[int], Any] = lambda done: None,
+) -> dict[str, Any]:
+    """Tokenize requests until enough are found, and write them as they come.
+
+    Args:
+        path: the Parquet file, written aside and renamed at the end.
+        outcomes: of one dataset, in order; no more of them are read than needed.
+        encoder: of the model.
+        limits: what is wanted and what is too long.
+        seed: of random token ids.
+        progress: told how many requests each batch added.
+
+    Returns:
+        The manifest's part that comes from the requests: rows, sha256, skipped, statistics.
+
+    Raises:
+        DatasetError: if there are too few, or the source is bad; then nothing is written.
+    """
+    skipped: Counter[str] = Counter()
+    digest, rows = Digest(), 0
+    prompt_lengths: list[int] = []
+    output_lengths: list[int | None] = []
+    remaining = iter(outcomes)
+    with atomic_path(path) as aside, pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer:
+        while rows < limits.num_requests:
+            batch = _next_batch(remaining, limits.num_requests - rows)
+            if not batch:
+                raise _too_few(rows, limits, skipped)
+            chosen = []
+            for result in _encoded(batch, encoder, limits, seed):
+                if isinstance(result, Skipped):
+                    skipped[result.reason] += 1
+                else:
+                    chosen.append(result)
+            if chosen:
+                table = _table(chosen, rows)
+                writer.write_table(table)
+                digest.update(table)
+                rows += len(chosen)
+                prompt_lengths += table["prompt_tokens"].to_pylist()
+                output_lengths += table["reference_output_tokens"].to_pylist()
+                progress(len(chosen))
+    return {
+        "rows": rows,
+        "sha256": digest.hexdigest(),
         "skipped": dict(sorted(skipped.items())),
-        "prompt_tokens": {
-            "mean": float(lengths.mean()),
-            "std": float(lengths.std()),
-            "min": int(lengths.min()),
-            "max": int(lengths.max()),
-        },
-        "chat_template": bool(tokenizer.chat_template),
+        **length_statistics(prompt_lengths, output_lengths),
     }
-    return table, manifest
 
 
-def _tokenize(
-    samples: list[Sample], tokenizer: Any, enable_thinking: bool
-) -> Iterator[dict[str, Any]]:
-    if not samples:
-        return
-    if tokenizer.chat_template:
-        chats = [[{"role": "user", "content": sample.prompt}] for sample in samples]
-        texts = tokenizer.apply_chat_template(
-            chats, tokenize=False, add_generation_prompt=True, enable_thinking=enable_thinking
-        )
-    else:
-        texts = [sample.prompt for sample in samples]
-    # The template writes its own special tokens.
-    special = not tokenizer.chat_template
-    token_ids = tokenizer(texts, add_special_tokens=special)["input_ids"]
-    answers = [sample.reference_output for sample in samples]
-    known = [answer for answer in answers if answer]
-    counts = iter(
-        map(len, tokenizer(known, add_special_tokens=False)["input_ids"]) if known else ()
+def _next_batch(outcomes: Iterator[Outcome], wanted: int) -> list[Outcome]:
+    """Take outcomes with at most as many requests as are wanted, so that none is read in vain."""
+    batch: list[Outcome] = []
+    requests = characters = 0
+    for outcome in outcomes:
+        batch.append(outcome)
+        if isinstance(outcome, Sample):
+            characters += len(outcome.prompt) + len(outcome.reference_output or "")
+        requests += not isinstance(outcome, Skipped)
+        if requests == wanted or len(batch) == BATCH or characters > BATCH_CHARACTERS:
+            break
+    return batch
+
+
+def _encoded(
+    batch: list[Outcome], encoder: Encoder, limits: Limits, seed: int
+) -> Iterator[Row | Skipped]:
+    """Yield what becomes of each outcome, in order."""
+    samples = [outcome for outcome in batch if isinstance(outcome, Sample)]
+    texts = encoder.texts([sample.prompt for sample in samples])
+    longer = encoder.surely_longer(texts, limits.longest)
+    encoded = iter(
+        encoder.token_ids([text for text, long in zip(texts, longer, strict=True) if not long])
     )
-    for sample, text, ids in zip(samples, texts, token_ids, strict=True):
-        yield {
-            "prompt": text,
-            "prompt_token_ids": ids,
-            "prompt_tokens": len(ids),
-            "reference_output_tokens": next(counts) if sample.reference_output else None,
-            "source_id": sample.source_id,
-        }
+    known = [sample.reference_output for sample in samples if sample.reference_output is not None]
+    output_tokens = iter(encoder.lengths(known))
+    prepared = iter(zip(texts, longer, strict=True))
+    for outcome in batch:
+        if isinstance(outcome, Skipped):
+            yield outcome
+        elif isinstance(outcome, Lengths):
+            if outcome.prompt_tokens > limits.longest:
+                yield limits.too_long
+            else:
+                ids = encoder.random_ids(outcome.prompt_tokens, seed, outcome.number)
+                yield Row("", ids, outcome.output_tokens, outcome.source_id)
+        else:
+            text, long = next(prepared)
+            tokens = None if outcome.reference_output is None else next(output_tokens)
+            token_ids = [] if long else next(encoded)
+            if long or len(token_ids) > limits.longest:
+                yield limits.too_long
+            else:
+                yield Row(text, token_ids, tokens, outcome.source_id)
 
 
-def _digest(table: pa.Table) -> str:
-    digest = hashlib.sha256()
-    for row in table.select(["request_id", "prompt_token_ids"]).to_pylist():
-        digest.update(f"{row['request_id']} {row['prompt_token_ids']}\n".encode())
-    return digest.hexdigest()
+def _table(rows: list[Row], first: int) -> pa.Table:
+    columns = [
+        [f"r{number:06d}" for number in range(first, first + len(rows))],
+        [row.prompt for row in rows],
+        [row.token_ids for row in rows],
+        [len(row.token_ids) for row in rows],
+        [row.output_tokens for row in rows],
+        [row.source_id for row in rows],
+    ]
+    return pa.table(
+        [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)],
+        schema=SCHEMA,
+    )
+
+
+def _too_few(rows: int, limits: Limits, skipped: Counter[str]) -> DatasetError:
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in sorted(skipped.items()))
+    fewer = f"lower num_requests by {limits.num_requests - rows}" if rows else "check the source"
+    return DatasetError(
+        f"there are {rows} usable requests, but {limits.num_requests} are wanted (num_requests and "
+        f"the estimation samples); skipped: {reasons or 'none'}; {fewer}, or raise the limit that "
+        f"left requests out ({limits.longest} tokens)"
+    )

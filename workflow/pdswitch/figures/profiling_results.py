@@ -202,6 +202,9 @@ def _share_x(top: Axes, bottom: Axes) -> None:
 
 def _pm(unit: float, fit: dict[str, Any], name: str) -> str:
     """Write value ± standard error in the unit, to two digits of the error."""
-    value, error = unit * fit[name], unit * fit[f"se_{name}"]
+    value = unit * fit[name]
+    if fit[f"se_{name}"] is None:  # no sample supports it
+        return f"{value:.3g} ± ?"
+    error = unit * fit[f"se_{name}"]
     places = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 2
     return f"{value:.{places}f} ± {error:.{places}f}"

@@ -1,0 +1,76 @@
+"""The table and the histograms over all datasets."""
+
+import runpy
+import sys
+
+import pandas as pd
+import pytest
+
+from pdswitch.datasets.encoding import Encoder
+from pdswitch.datasets.loading import load
+from pdswitch.datasets.options import dataset_options
+from pdswitch.datasets.overview import draw
+from pdswitch.datasets.prompts import limits_of, write_prompts
+from pdswitch.files import write_json
+from tokenizer_fixture import make_tokenizer
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A folder of two datasets as the prompts stage leaves them."""
+    folder = tmp_path_factory.mktemp("results")
+    encoder = Encoder(make_tokenizer())
+    for name, values in {
+        "demo": {"num_requests": 40, "max_input_tokens": 150},
+        "chats [a]": {"kind": "synthetic", "num_requests": 30},
+    }.items():
+        options = dataset_options(name, values)
+        found = write_prompts(
+            folder / name / "prompts.parquet",
+            load(options)[0],
+            encoder,
+            limits_of(options, None, 10),
+        )
+        write_json(
+            folder / name / "prompts.json",
+            {"dataset": name, "options": options.model_dump(mode="json"), **found},
+        )
+    return folder
+
+
+def test_table_and_figure(root, monkeypatch, capsys, results, tmp_path):
+    manifests = [str(results / name / "prompts.json") for name in ("demo", "chats [a]")]
+    script = str(root / "workflow/scripts/datasets_table.py")
+    outputs = ["--table", str(tmp_path / "t.csv"), "--figure", str(tmp_path / "lengths")]
+    monkeypatch.setattr(sys, "argv", [script, *manifests, *outputs])
+    runpy.run_path(script, run_name="__main__")
+
+    table = pd.read_csv(tmp_path / "t.csv").set_index("dataset")
+    assert list(table.index) == ["demo", "chats [a]"]
+    assert list(table["requests"]) == [40, 30]
+    assert table.loc["demo", "skipped"] > 0
+    assert table.loc[["demo"], "output_mean"].isna().all()
+    prompts = pd.read_parquet(results / "chats [a]/prompts.parquet")
+    assert table.loc["chats [a]", "output_mean"] == prompts["reference_output_tokens"].mean()
+    assert table.loc["chats [a]", "input_max"] == prompts["prompt_tokens"].max()
+
+    printed = capsys.readouterr().out
+    rows = {line.split("  ")[0].strip(): line for line in printed.splitlines()}
+    assert " 40 " in rows["demo"]
+    assert "–" in rows["demo"]
+    assert " 30 " in rows["chats [a] (synthetic)"]
+    assert "skipped: longer than max_input_tokens" in printed
+    assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "lengths.pdf", "lengths.png"}
+    assert (tmp_path / "lengths.png").stat().st_size > 5000
+
+
+def test_the_histograms_hold_every_request(results):
+    frames = {
+        name: pd.read_parquet(results / name / "prompts.parquet") for name in ("demo", "chats [a]")
+    }
+    figure = draw(frames)
+    counted = [sum(bar.get_height() for bar in axes.patches) for axes in figure.axes]
+    assert counted == [40, 0, 30, 30]
+    assert "not known" in [text.get_text() for text in figure.axes[1].texts]
+    with pytest.raises(ValueError, match="no datasets to draw; give the manifest"):
+        draw({})

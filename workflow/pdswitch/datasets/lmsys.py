@@ -1,0 +1,42 @@
+"""LMSYS-Chat-1M: the first user turn of a conversation, and the answer after it."""
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import Any
+
+from pdswitch.datasets.options import LmsysOptions
+from pdswitch.datasets.records import Record
+from pdswitch.datasets.sample import Sample, Skipped
+from pdswitch.datasets.source import Source
+
+
+def columns(options: LmsysOptions) -> list[set[str]]:
+    """Return what a record must have."""
+    return [{"conversation"}]
+
+
+def records(options: LmsysOptions, source: Source) -> Iterable[Record]:
+    """Return the conversations, streamed: a shard is opened when the one before it is used up."""
+    return source.records(shuffle_seed=options.stream_seed)
+
+
+def samples(
+    record: dict[str, Any], place: int, options: LmsysOptions
+) -> Iterator[Sample | Skipped]:
+    """Yield the request of a conversation."""
+    turns = record.get("conversation")
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        yield Skipped("conversation that is no list of turns")
+        return
+    name = record.get("conversation_id") or place
+    for turn, following in pairwise([*turns, {}]):
+        if turn.get("role") == "user":
+            prompt, answer = turn.get("content"), following.get("content")
+            if following.get("role") != "assistant":
+                yield Skipped("user turn without an answer")
+            elif not isinstance(prompt, str) or not isinstance(answer, str):
+                yield Skipped("turn that is no text")
+            else:
+                yield Sample(f"lmsys-{name}", prompt, answer)
+            return
+    yield Skipped("conversation without a user turn")

@@ -1,0 +1,108 @@
+"""From a dataset's options to its requests in text: every kind of dataset through one door."""
+
+import importlib
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Any, Protocol
+
+from pdswitch.datasets.options import DatasetOptions, SourceOptions, loader_module
+from pdswitch.datasets.order import shuffled, shuffled_in_windows
+from pdswitch.datasets.records import Record
+from pdswitch.datasets.sample import DatasetError, Outcome, Sample, Skipped, text_flaw
+from pdswitch.datasets.source import Source, Stream, open_source
+
+# Records among which at least one must have the right columns.
+PROBE = 100
+
+
+class Loader(Protocol):
+    """What a dataset's module has."""
+
+    def columns(self, options: DatasetOptions) -> list[set[str]]:
+        """Return sets of columns; a record needs all of one set."""
+
+    def records(self, options: DatasetOptions, source: Source | None) -> Iterable[Record]:
+        """Return the records in order."""
+
+    def samples(
+        self, record: dict[str, Any], place: int, options: DatasetOptions
+    ) -> Iterable[Outcome]:
+        """Yield the requests of a record; `place` counts the records from 0."""
+
+
+def load(options: DatasetOptions) -> tuple[Iterator[Outcome], str | None]:
+    """Open a dataset.
+
+    Args:
+        options: of any kind of dataset.
+
+    Returns:
+        Its requests, and the commit of the hub repository they come from, None for others. What
+        is wrong with the source shows when they are read, as a DatasetError.
+
+    Raises:
+        DatasetError: if the source cannot be found.
+    """
+    loader: Any = importlib.import_module(loader_module(options.kind))
+    source = None
+    if isinstance(options, SourceOptions) and options.location is not None:
+        source = open_source(options.location, options.revision)
+    first = loader.records(options, source)
+    found = _outcomes(first, loader, options)
+    if options.shuffle and isinstance(first, Stream):
+        found = shuffled_in_windows(found, options.seed)
+    elif options.shuffle:
+        found = shuffled(
+            lambda: _outcomes(loader.records(options, source), loader, options), options.seed
+        )
+    return _distinct(found), None if source is None else source.revision
+
+
+def _outcomes(
+    records: Iterable[Record], loader: Loader, options: DatasetOptions
+) -> Iterator[Outcome]:
+    name = options.location or options.kind
+    for place, record in enumerate(_with_columns(records, loader.columns(options), name)):
+        if isinstance(record, Skipped):
+            yield record
+            continue
+        for outcome in loader.samples(dict(record), place, options):
+            yield _checked(outcome) if isinstance(outcome, Sample) else outcome
+
+
+def _with_columns(records: Iterable[Record], wanted: list[set[str]], name: str) -> Iterator[Record]:
+    """Pass the records on, unless none of the first ones has the columns of a request."""
+    rest = iter(records)
+    probe = list(islice(rest, PROBE))
+    seen = [record.keys() for record in probe if not isinstance(record, Skipped)]
+    if not probe:
+        raise DatasetError(f"{name} holds no records; check the file, or split and subset")
+    if not any(columns <= keys for columns in wanted for keys in seen):
+        needed = " or ".join(", ".join(sorted(columns)) for columns in wanted)
+        have = ", ".join(sorted(map(str, seen[0]))[:20]) if seen else "no columns"
+        raise DatasetError(f"{name} has {have}, but needs {needed}; name the right columns or file")
+    yield from chain(probe, rest)
+
+
+def _checked(sample: Sample) -> Outcome:
+    prompt = sample.prompt
+    texts = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
+    if sample.reference_output is not None:
+        texts.append(sample.reference_output)
+    for text in texts:
+        flaw = text_flaw(text)
+        if flaw is not None:
+            return Skipped(flaw)
+    return sample
+
+
+def _distinct(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    seen = set()
+    for outcome in outcomes:
+        if isinstance(outcome, Skipped):
+            yield outcome
+        elif outcome.source_id in seen:
+            yield Skipped("id that is there already")
+        else:
+            seen.add(outcome.source_id)
+            yield outcome

@@ -1,0 +1,58 @@
+"""ShareGPT: conversations between people and chatbots; each human turn with the answer after it.
+
+A third of the conversations begin with an answer, because long ones were cut into parts: that
+answer has no question and is left out.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import Any
+
+from pdswitch.datasets.options import ShareGPTOptions
+from pdswitch.datasets.records import Record
+from pdswitch.datasets.sample import Sample, Skipped
+from pdswitch.datasets.source import Source
+
+FILES = ("ShareGPT_V3_unfiltered_cleaned_split.json",)
+PEOPLE = frozenset({"human", "user"})
+MODELS = frozenset({"gpt", "chatgpt", "bing", "bard", "assistant"})
+
+
+def columns(options: ShareGPTOptions) -> list[set[str]]:
+    """Return what a record must have."""
+    return [{"conversations"}]
+
+
+def records(options: ShareGPTOptions, source: Source) -> Iterable[Record]:
+    """Return the conversations in file order."""
+    return source.records(FILES, shuffle_seed=options.stream_seed)
+
+
+def samples(
+    record: dict[str, Any], place: int, options: ShareGPTOptions
+) -> Iterator[Sample | Skipped]:
+    """Yield a request for each human turn that has an answer."""
+    turns = record.get("conversations")
+    if not isinstance(turns, list):
+        yield Skipped("conversation that is no list of turns")
+        return
+    name = record.get("id")
+    name = place if name is None else name
+    speakers = [_speaker(turn) for turn in turns]
+    for number, ((speaker, prompt), (next_speaker, answer)) in enumerate(
+        pairwise([*speakers, (None, None)])
+    ):
+        if speaker not in PEOPLE:
+            continue
+        if next_speaker not in MODELS:
+            yield Skipped("human turn without an answer")
+        elif not isinstance(prompt, str) or not isinstance(answer, str):
+            yield Skipped("turn that is no text")
+        else:
+            yield Sample(f"sharegpt-{name}-{number}", prompt, answer)
+
+
+def _speaker(turn: Any) -> tuple[Any, Any]:
+    if not isinstance(turn, dict):
+        return None, None
+    return turn.get("from"), turn.get("value")
