@@ -41,7 +41,7 @@ rule datasets_table:
     conda:
         ENVIRONMENT
     params:
-        stem=f"{RESULTS}/datasets",
+        stem=lambda wildcards, output: os.path.splitext(output.png)[0],
     shell:
         "python3 {input.sources[0]} {input.manifests:q} --table {output.table:q}"
         " --figure {params.stem:q} 2>&1 | tee {log:q}"
