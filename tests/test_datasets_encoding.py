@@ -111,3 +111,13 @@ def test_the_digest_names_vocabulary_and_template(tokenizer):
 def test_a_missing_tokenizer_is_reported(tmp_path):
     with pytest.raises(DatasetError, match=r"cannot be read.*give a folder with tokenizer.json"):
         load_tokenizer(str(tmp_path))
+
+
+def test_a_plain_tokenizer_is_the_one_that_auto_tokenizer_gives(tmp_path, tokenizer):
+    from transformers import AutoTokenizer
+
+    tokenizer.save_pretrained(tmp_path)
+    loaded, auto = load_tokenizer(str(tmp_path)), AutoTokenizer.from_pretrained(tmp_path)
+    assert type(loaded) is type(auto)
+    assert Encoder(loaded).sha256 == Encoder(auto).sha256 == Encoder(tokenizer).sha256
+    assert loaded.all_special_ids == auto.all_special_ids

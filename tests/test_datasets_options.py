@@ -13,6 +13,7 @@ from pdswitch.datasets.options import (
     dataset_options,
     loader_module,
     option_errors,
+    options_manual,
 )
 
 
@@ -85,3 +86,15 @@ def test_the_module_imports_pydantic_only(root):
     )
     environment = {"PYTHONPATH": str(root / "workflow"), "PATH": "/usr/bin:/bin"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_the_manual_is_fresh_and_every_option_is_described(root):
+    assert (root / "docs/dataset_options.md").read_text(encoding="utf-8") == options_manual()
+    for options in KINDS.values():
+        for name, field in options.model_fields.items():
+            assert field.description, name
+
+
+def test_the_documentation_names_every_dataset(root):
+    text = (root / "docs/datasets.md").read_text(encoding="utf-8")
+    assert [kind for kind in KINDS if f"`{kind}`" not in text] == []

@@ -1,10 +1,11 @@
-"""Write the config's JSON schema and manual from its models, or check that they are fresh."""
+"""Write the config's JSON schema and manuals from its models, or check that they are fresh."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from pdswitch.config import json_schema, manual
+from pdswitch.datasets.options import options_manual
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,6 +18,7 @@ def main() -> None:
     files = {
         ROOT / "workflow/schemas/config.schema.json": json_schema(),
         ROOT / "docs/config.md": manual(),
+        ROOT / "docs/dataset_options.md": options_manual(),
     }
     for path, text in files.items():
         if arguments.check and (not path.exists() or path.read_text(encoding="utf-8") != text):

@@ -1,8 +1,10 @@
 """Text to token ids, in batches: chat template, special tokens, lengths, random ids."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 
 from pdswitch.datasets.sample import DatasetError, Message
 
+# Classes that add nothing to what tokenizer.json says.
+PLAIN_CLASSES = {"PreTrainedTokenizerFast", "TokenizersBackend"}
 # No vocabulary gets by with fewer tokens than one per so many characters of ordinary text; longer
 # texts are tried by their beginning first.
 CHARACTERS_PER_TOKEN = 16
@@ -139,12 +143,23 @@ def load_tokenizer(path: str, revision: str | None = None) -> Any:
     Raises:
         DatasetError: if there is none.
     """
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(path, revision=revision)
+        if _is_plain(Path(path)):
+            # What AutoTokenizer would choose, without its import of torch: seconds, and 350 MB.
+            from transformers import PreTrainedTokenizerFast as Loader
+        else:
+            from transformers import AutoTokenizer as Loader
+        return Loader.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
         raise DatasetError(
             f"the tokenizer of {path} cannot be read ({str(error).strip().splitlines()[0]}); "
             "give a folder with tokenizer.json, or a hub id that this machine can reach"
         ) from error
+
+
+def _is_plain(folder: Path) -> bool:
+    config = folder / "tokenizer_config.json"
+    if not config.is_file() or not (folder / "tokenizer.json").is_file():
+        return False
+    values = json.loads(config.read_text(encoding="utf-8"))
+    return values.get("tokenizer_class") in PLAIN_CLASSES and "auto_map" not in values

@@ -1,5 +1,6 @@
 """What can be said of each dataset in the config. Imports pydantic only."""
 
+import json
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -277,3 +278,45 @@ def option_errors(name: str, error: ValidationError) -> str:
         else:
             parts.append(f"{key} is {problem['input']!r}: {problem['msg'].lower()}")
     return "; ".join(parts)
+
+
+def options_manual() -> str:
+    """Return the options of all datasets as Markdown: name, default and meaning."""
+    shared = DatasetOptions.model_fields
+    parts = [
+        "# Options of the datasets",
+        "",
+        "Made from `workflow/pdswitch/datasets/options.py` by `make schema`; do not edit.",
+        "They stand under the dataset's name in `datasets`; what the config has at its top level "
+        "too is taken from there by default.",
+        *_table("For every dataset", shared),
+    ]
+    for kind, options in KINDS.items():
+        own = {name: field for name, field in options.model_fields.items() if name not in shared}
+        if own:
+            parts += _table(f"`{kind}`: {_summary(options)}", own)
+    parts += ["", "## Laws of lengths, for `synthetic`"]
+    for law in (FixedLaw, UniformLaw, GeometricLaw, LognormalLaw, GammaLaw):
+        fields = {name: field for name, field in law.model_fields.items() if name != "law"}
+        name = law.__name__.removesuffix("Law").lower()
+        keys = "; ".join(f"`{key}`: {field.description}" for key, field in fields.items())
+        parts += ["", f"`law: {name}`. {_summary(law)} {keys}"]
+    return "\n".join(parts) + "\n"
+
+
+def _table(title: str, fields: dict[str, Any]) -> list[str]:
+    rows = [
+        f"| `{name}` | {_default(field)} | {field.description} |" for name, field in fields.items()
+    ]
+    return ["", f"## {title}", "", "| key | default | meaning |", "| --- | --- | --- |", *rows]
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "the name"
+    value = field.default
+    return f"`{json.dumps(value.model_dump() if isinstance(value, BaseModel) else value)}`"
+
+
+def _summary(model: type[BaseModel]) -> str:
+    return (model.__doc__ or "").strip()

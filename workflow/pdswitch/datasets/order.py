@@ -10,7 +10,7 @@ from pdswitch.datasets.sample import Lengths, Outcome, Sample
 
 # Records and characters kept at a time; the rest is read again when they are used up.
 MOST_KEPT = 20_000
-MOST_CHARACTERS = 50_000_000
+MOST_CHARACTERS = 20_000_000
 KEYS_AT_A_TIME = 4096
 WINDOW = 10_000
 
