@@ -388,7 +388,7 @@ def test_a_folder_without_data_or_split(tmp_path):
 def test_paths_that_are_not_there():
     for path in ("/no/such/file.json", "./data/nothing", "missing.csv"):
         with pytest.raises(
-            DatasetError, match=f"there is no file or folder {path}; check the path"
+            DatasetError, match=f"there is no file or folder {path}; fetch it first"
         ):
             found("custom", custom_prompts=path)
     with pytest.raises(DatasetError, match="revision v1 is given for the local path"):

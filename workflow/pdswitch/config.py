@@ -222,12 +222,12 @@ class Config(DatasetSettings):
     @model_validator(mode="before")
     @classmethod
     def _name_datasets(cls, values: Any) -> Any:
-        # `dataset: alpaca` as in the reference, or datasets as a name, a list or a mapping.
+        # `dataset: alpaca` as in the reference, or datasets as a name, a list or a mapping; where an
+        # overlay names several, they replace the one of the config below it.
         values = dict(values)
-        if "dataset" in values:
-            if "datasets" in values:
-                raise ValueError("give dataset or datasets, not both; remove one of them")
-            values["datasets"] = [values.pop("dataset")]
+        one = values.pop("dataset", None)
+        if one is not None:
+            values.setdefault("datasets", [one])
         named = values.get("datasets")
         if isinstance(named, str):
             named = [named]

@@ -14,7 +14,8 @@ import sys
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
 
 from pdswitch.config import ConfigError, parse_config
-from pdswitch.datasets.options import loader_module
+from pdswitch.datasets.options import dataset_options, loader_module
+from pdswitch.datasets.source import input_files
 from pdswitch.model import model_slug
 from pdswitch.sources import stage_sources
 
@@ -155,10 +156,8 @@ def max_model_len_argument():
 
 
 def local_data(dataset):
-    """The dataset's source where it is a file of this machine, so that an edit is noticed."""
-    known = CONFIG.dataset_source(dataset)
-    paths = [known.get(name) for name in ("source", "sharegpt_path", "custom_prompts")]
-    return [path for path in paths if path and os.path.isfile(path)]
+    """The files of this machine that a dataset is read from, so that an edit is noticed."""
+    return input_files(dataset_options(dataset, CONFIG.dataset_source(dataset)))
 
 
 def caption_settings(wildcards):

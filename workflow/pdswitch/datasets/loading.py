@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
 from typing import Any, Protocol
 
 from pdswitch.datasets.options import DatasetOptions, SourceOptions, loader_module
@@ -71,17 +70,27 @@ def _outcomes(
 
 
 def _with_columns(records: Iterable[Record], wanted: list[set[str]], name: str) -> Iterator[Record]:
-    """Pass the records on, unless none of the first ones has the columns of a request."""
-    rest = iter(records)
-    probe = list(islice(rest, PROBE))
-    seen = [record.keys() for record in probe if not isinstance(record, Skipped)]
-    if not probe:
+    """Pass records on, but not many if none of them has the columns of a request."""
+    found = False
+    have: set[str] = set()
+    count = 0
+    for count, record in enumerate(records, 1):
+        if not found and not isinstance(record, Skipped):
+            have |= set(map(str, record))
+            found = any(columns <= record.keys() for columns in wanted)
+        if not found and count == PROBE:
+            raise _wrong_columns(name, wanted, have)
+        yield record
+    if count == 0:
         raise DatasetError(f"{name} holds no records; check the file, or split and subset")
-    if not any(columns <= keys for columns in wanted for keys in seen):
-        needed = " or ".join(", ".join(sorted(columns)) for columns in wanted)
-        have = ", ".join(sorted(map(str, seen[0]))[:20]) if seen else "no columns"
-        raise DatasetError(f"{name} has {have}, but needs {needed}; name the right columns or file")
-    yield from chain(probe, rest)
+    if not found:
+        raise _wrong_columns(name, wanted, have)
+
+
+def _wrong_columns(name: str, wanted: list[set[str]], have: set[str]) -> DatasetError:
+    needed = " or ".join(", ".join(sorted(columns)) for columns in wanted)
+    there = ", ".join(sorted(have)[:20]) or "no columns"
+    return DatasetError(f"{name} has {there}, but needs {needed}; name the right columns or file")
 
 
 def _checked(sample: Sample) -> Outcome:

@@ -238,8 +238,8 @@ def option_class(kind: str) -> type[DatasetOptions]:
     """
     if kind not in KINDS:
         raise ValueError(
-            f"datasets.{kind} is not known; use one of {', '.join(sorted(KINDS))}, "
-            "or say with `kind` how to read it"
+            f"dataset kind {kind} is not known; use one of {', '.join(sorted(KINDS))}, "
+            "as the dataset's name or as its `kind`"
         )
     return KINDS[kind]
 

@@ -1,12 +1,11 @@
 """Where records come from: a local file, a local copy of a hub repository, or the hub itself."""
 
+import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from pdswitch.datasets.options import DatasetOptions
 from pdswitch.datasets.records import Record, read_records
@@ -100,12 +99,12 @@ class Source:
                 )
             else:
                 stream = load_dataset(str(self.path), subset, split=split, streaming=True)
-            shards = range(stream.num_shards) if shuffle_seed is not None else ()
-            if len(shards) > 1:
-                for shard in np.random.default_rng(shuffle_seed).permutation(shards).tolist():
-                    yield from stream.shard(len(shards), shard)
-            else:
+            if shuffle_seed is None:
                 yield from stream
+            else:
+                count = stream.num_shards
+                for shard in random.Random(shuffle_seed).sample(range(count), count):
+                    yield from stream.shard(count, shard)
         except Exception as error:  # whatever its many readers raise
             raise hub_error(self.location, error) from error
 
@@ -131,7 +130,9 @@ def open_source(location: str, revision: str | None) -> Source:
             )
         return Source(location, path, None, _names_in(path))
     if not HUB_ID.fullmatch(location) or location.endswith((".json", ".jsonl", ".csv", ".parquet")):
-        raise DatasetError(f"there is no file or folder {location}; check the path")
+        raise DatasetError(
+            f"there is no file or folder {location}; fetch it first, or correct the path"
+        )
     return _hub_source(location, revision)
 
 
