@@ -222,8 +222,8 @@ class Config(DatasetSettings):
     @model_validator(mode="before")
     @classmethod
     def _name_datasets(cls, values: Any) -> Any:
-        # `dataset: alpaca` as in the reference, or datasets as a name, a list or a mapping; where an
-        # overlay names several, they replace the one of the config below it.
+        # `dataset: alpaca` as in the reference, or datasets as a name, a list or a mapping; an
+        # overlay that names several replaces the one of the config below it.
         values = dict(values)
         one = values.pop("dataset", None)
         if one is not None:
