@@ -151,13 +151,55 @@ def test_a_profile_without_decode_steps_is_refused():
         fit_steps(steps(rows), 4)
 
 
-def test_the_excess_before_a_refill_is_charged_to_it_and_sums_stay():
-    rows = [(0, "x", 0, 8, 0.010)] * 5 + [(0, "x", 0, 8, 0.030), (0, "x", 400, 0, 0.020)]
-    before = steps(rows)
-    after = charge_refills(before)
-    assert after["duration_s"].sum() == pytest.approx(before["duration_s"].sum())
-    assert after["duration_s"].iloc[5] == pytest.approx(0.010)
-    assert after["duration_s"].iloc[6] == pytest.approx(0.040)
+def switching_run(overlap: bool, lateness_s: float = 0.009) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A run of eight cycles as the device saw it, and as the record has it."""
+    random = np.random.default_rng(3)
+    rows = []
+    for _ in range(8):
+        rows.append({"prefill_tokens": 400, "decode_requests": 0, "device_s": 0.020})
+        for active in range(16, 10, -1):
+            context = int(active * random.integers(80, 120))
+            seconds = 0.010 + 1e-4 * active + 1e-7 * context
+            rows.append(
+                {
+                    "prefill_tokens": 0,
+                    "decode_requests": active,
+                    "context_tokens": context,
+                    "device_s": seconds * np.exp(random.normal(0, 0.01)),
+                }
+            )
+    device = pd.DataFrame(rows).fillna({"context_tokens": 0})
+    before = (device["prefill_tokens"] > 0).shift(-1, fill_value=False)
+    late = np.where(before, lateness_s, 0.0) if overlap else np.zeros(len(device))
+    record = device.assign(
+        duration_s=device["device_s"] + late - np.concatenate([[0.0], late[:-1]]),
+        done_s=device["device_s"].cumsum() + late,
+    )
+    # One step behind: scheduled while the step before still runs.
+    scheduled = record["done_s"].shift(2 if overlap else 1).fillna(0.0)
+    return device, record.assign(schedule_s=scheduled)
+
+
+def test_what_the_host_saw_late_is_charged_to_the_refill_and_sums_stay():
+    device, record = switching_run(overlap=True)
+    charged = charge_refills(record)
+    assert charged["duration_s"].sum() == pytest.approx(record["duration_s"].sum())
+    refills = device["prefill_tokens"] > 0
+    refills.iloc[0] = False  # nothing came before the first
+    wrong = (record["duration_s"] - device["device_s"])[refills]
+    right = (charged["duration_s"] - device["device_s"])[refills]
+    assert (wrong < -0.008).all()
+    assert right.abs().max() < 0.0006
+    others = ~refills & ~refills.shift(-1, fill_value=False)
+    pd.testing.assert_series_equal(charged["duration_s"][others], record["duration_s"][others])
+
+
+def test_nothing_is_charged_where_steps_do_not_overlap_or_too_little_is_known():
+    _, record = switching_run(overlap=False)
+    pd.testing.assert_frame_equal(charge_refills(record), record)
+    _, record = switching_run(overlap=True)
+    short = record.iloc[:10]
+    pd.testing.assert_frame_equal(charge_refills(short), short)
 
 
 @given(n_slots=st.integers(1, 2048))

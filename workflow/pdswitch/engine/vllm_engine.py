@@ -30,12 +30,7 @@ class VllmEngine:
 
     def __init__(self, spec: EngineSpec, say: Callable[[str], None]) -> None:
         started = time.monotonic()
-        # Read by vLLM on import.
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if spec.separate_core else "0"
-        if spec.threads is not None:
-            use_cores(spec.threads)
-        # Usage reports would go to the network.
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        prepare_process(spec)
         say("importing vLLM")
         from vllm import LLM
 
@@ -155,9 +150,22 @@ class VllmEngine:
         while self._engine.has_unfinished_requests():
             self._engine.step()
 
+    def call_worker(self, method: str) -> Any:
+        """Call a method of the first worker, one that ``worker_extension_cls`` added."""
+        return self._engine.collective_rpc(method)[0]
+
     def shutdown(self) -> None:
         """End vLLM's own processes."""
         self._engine.engine_core.shutdown()
+
+
+def prepare_process(spec: EngineSpec) -> None:
+    """Set what vLLM reads from its process when it is imported."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if spec.separate_core else "0"
+    if spec.threads is not None:
+        use_cores(spec.threads)
+    # Usage reports would go to the network.
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 
 def use_cores(count: int) -> None:

@@ -20,7 +20,7 @@ from pdswitch.figures.style import (
     title,
     whole_numbers,
 )
-from pdswitch.profiling.attribution import charge_refills
+from pdswitch.profiling.fit import decode_steps, prefill_steps
 
 Floats = NDArray[np.float64]
 # More points than this become an image inside the PDF, which would grow by megabytes.
@@ -66,20 +66,17 @@ def draw(dataset: str, steps: pd.DataFrame, timing: dict[str, Any]) -> Figure:
 
 
 def samples_of(steps: pd.DataFrame, kind: str) -> Samples:
-    """Return the steps of one kind that the fits are made from, times attributed as there.
+    """Return the steps of one kind that the fits are made from.
 
     Args:
         steps: step records of the profile.
         kind: ``prefill`` or ``decode``.
     """
-    runs = [charge_refills(run) for _, run in steps.sort_values(["run", "step"]).groupby("run")]
-    charged = pd.concat(runs)
-    prefill, decode = charged["prefill_tokens"] > 0, charged["decode_requests"] > 0
     if kind == "prefill":
-        chosen = charged[prefill & ~decode & (charged["kind"] == "prefill")]
+        chosen = prefill_steps(steps)
         size = chosen["prefill_tokens"]
     else:
-        chosen = charged[decode & ~prefill]
+        chosen = decode_steps(steps)
         size = chosen["decode_requests"]
     return Samples(size.to_numpy(np.float64), chosen["duration_s"].to_numpy(np.float64))
 

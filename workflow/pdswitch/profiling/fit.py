@@ -7,7 +7,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, least_squares
 
-from pdswitch.profiling.attribution import charge_refills
 from pdswitch.profiling.robust import MAD_TO_SIGMA, Floats, LinearFit, fit_linear, goodness
 
 TABLE_BINS = 16
@@ -30,12 +29,7 @@ def fit_steps(
     Raises:
         ValueError: if the profile has no step of a kind.
     """
-    charged = pd.concat(
-        [charge_refills(run) for _, run in steps.sort_values(["run", "step"]).groupby("run")]
-    )
-    prefill = charged[(charged["prefill_tokens"] > 0) & (charged["decode_requests"] == 0)]
-    prefill = prefill[prefill["kind"] == "prefill"]
-    decode = charged[(charged["decode_requests"] > 0) & (charged["prefill_tokens"] == 0)]
+    prefill, decode = prefill_steps(steps), decode_steps(steps)
     for name, part in (("prefill", prefill), ("decode", decode)):
         if part.empty:
             raise ValueError(f"the profile has no {name} step; raise num_{name}_samples or repeats")
@@ -53,6 +47,20 @@ def fit_steps(
             decode["run"].to_numpy(),
         ),
     }
+
+
+def prefill_steps(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return the steps of a profile that prefill curves are fitted to.
+
+    Those of the runs made of nothing else: where a run goes on with further steps, the host may
+    see the end of its prefill late.
+    """
+    return steps[(steps["kind"] == "prefill") & (steps["prefill_tokens"] > 0)]
+
+
+def decode_steps(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return the steps of a profile that decode curves are fitted to."""
+    return steps[(steps["decode_requests"] > 0) & (steps["prefill_tokens"] == 0)]
 
 
 def fit_prefill(
