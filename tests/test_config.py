@@ -45,6 +45,21 @@ def test_a_dataset_overrides_what_it_names_and_inherits_the_rest():
     assert config.dataset("demo").repeats == 5
 
 
+@pytest.mark.parametrize(
+    ("options", "lengths"),
+    [
+        ({"datasets": {"demo": {}}}, "replay"),
+        ({"datasets": {"synthetic": {}}}, "dataset"),
+        ({"datasets": {"mine": {"kind": "trace", "source": "a.csv"}}}, "dataset"),
+        ({"datasets": {"synthetic": {}}, "lengths": "replay"}, "replay"),
+        ({"datasets": {"synthetic": {"lengths": "natural"}}}, "natural"),
+    ],
+)
+def test_random_tokens_end_where_the_dataset_says_unless_the_user_wants_otherwise(options, lengths):
+    name = next(iter(options["datasets"]))
+    assert parse_config(options).dataset(name).lengths == lengths
+
+
 def test_the_loader_gets_the_estimation_samples_besides():
     config = parse_config({"dataset": "demo", "num_requests": 100, "kstar_update_interval": 32})
     assert config.dataset_source("demo")["num_requests"] == 164

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pdswitch.datasets.options import dataset_option_names, dataset_options
+from pdswitch.datasets.options import dataset_option_names, dataset_options, option_class
 
 
 class ConfigError(ValueError):
@@ -72,10 +72,11 @@ class DatasetSettings(Strict):
         description="With fewer than k requests waiting: refill as soon as they all fit (eager), "
         "or still wait for k free slots or an idle engine (strict).",
     )
-    lengths: Lengths = Field(
-        "replay",
+    lengths: Lengths | None = Field(
+        None,
         description="Output lengths of the measured runs: as in the termination run (replay), "
-        "sampled afresh each time (natural), or the dataset's own answers (dataset).",
+        "sampled afresh each time (natural), or the dataset's own answers (dataset). Default: "
+        "replay, but dataset for `trace` and `synthetic`, whose random tokens have no natural end.",
     )
     exclude_degenerate_throughput: bool = Field(
         False, description="Leave repetition loops out of the throughput."
@@ -265,8 +266,12 @@ class Config(DatasetSettings):
         shared = {key: getattr(self, key) for key in DatasetSettings.model_fields}
         own = self.datasets[name]
         overrides = {key: own[key] for key in own if key in shared}
+        settings = shared | overrides
+        if settings["lengths"] is None:
+            made_up = option_class(own.get("kind", name)).lengths_only
+            settings["lengths"] = "dataset" if made_up else "replay"
         try:
-            return DatasetSettings.model_validate(shared | overrides)
+            return DatasetSettings.model_validate(settings)
         except ValidationError as error:
             raise ValueError(_sentence(error, f"datasets.{name}")) from error
 

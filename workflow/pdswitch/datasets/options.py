@@ -27,6 +27,8 @@ class DatasetOptions(Strict):
 
     # The option that says what to read: none for a dataset that needs no source.
     location_option: ClassVar[str | None] = None
+    # Whether a request is a pair of lengths, its tokens being random.
+    lengths_only: ClassVar[bool] = False
 
     @property
     def location(self) -> str | None:
@@ -139,6 +141,7 @@ class TraceOptions(SourceOptions):
     """Lengths recorded by somebody's server; the token ids are random."""
 
     location_option = "source"
+    lengths_only = True
     source: str | None = Field(None, description="CSV or JSONL file, a folder of one, or a hub id.")
     input_column: str | None = Field(
         None,
@@ -208,6 +211,7 @@ LengthLaw = Annotated[
 class SyntheticOptions(DatasetOptions):
     """Lengths from a law, token ids by seed."""
 
+    lengths_only = True
     input_lengths: LengthLaw = Field(
         GeometricLaw(law="geometric", mean=128), description="Law of the prompt lengths."
     )
