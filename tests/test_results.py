@@ -47,20 +47,24 @@ def theory() -> dict[str, Any]:
 @pytest.fixture
 def cell(tmp_path: Path, theory: dict[str, Any]) -> Path:
     """A dataset's folder after its sweep."""
-    requests = workload(SETTINGS["num_requests"])
+    return write_sweep(tmp_path, theory, SETTINGS["num_requests"])
+
+
+def write_sweep(folder: Path, theory: dict[str, Any], count: int) -> Path:
+    requests = workload(count)
     random = np.random.default_rng(0)
     for rep in BLOCKS:
         for k in [*sorted({*GRID, theory["k_star"]}), None]:
             steps, served, facts = records_of(requests, k, random.lognormal(0, 0.01))
             policy = "policy=mixed" if k is None else f"threshold={k}"
             write_run(
-                tmp_path / f"throughput/{policy}/rep={rep}", steps, served, facts | {"rep": rep}
+                folder / f"throughput/{policy}/rep={rep}", steps, served, facts | {"rep": rep}
             )
     steps, served, facts = records_of(requests, 3)
     adaptive = {key: value for key, value in facts.items() if key != "rep"}
-    write_run(tmp_path / "online", steps, served, adaptive | {"policy": "adaptive"})
-    write_parquet(tmp_path / "online/kstar_history.parquet", HISTORY)
-    return tmp_path
+    write_run(folder / "online", steps, served, adaptive | {"policy": "adaptive"})
+    write_parquet(folder / "online/kstar_history.parquet", HISTORY)
+    return folder
 
 
 def run_files(cell: Path) -> list[Path]:
@@ -153,6 +157,13 @@ def test_one_block_gives_a_verdict_without_interval(cell, theory):
     assert verdict["regret_low"] is None
     assert verdict["indifference_set"] is None
     assert "one block gives no interval" in verdict["sentence"]
+
+
+def test_runs_without_a_steady_window_are_compared_over_the_whole_run(tmp_path, theory):
+    results = results_of(write_sweep(tmp_path, theory, 10), theory)
+    assert results["verdict"]["regret"] >= 0
+    assert "steady" not in results["verdict"]
+    assert results["prediction"]["measured_against"] == "whole run"
 
 
 @pytest.mark.parametrize(

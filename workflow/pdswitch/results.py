@@ -153,12 +153,12 @@ def dataset_results(
 
 
 def _compare(runs: list[MeasuredRun], metric: str) -> Comparison | None:
-    """Compare every k that has a value of the metric; None without a complete block."""
+    """Compare every k that has a value of the metric; None without one or a complete block."""
     thresholds = sorted(
         {int(run.label) for run in runs if run.label != "mixed" and run.metrics[metric] is not None}
     )
     values = _by_block(runs, thresholds, metric)
-    if np.isnan(values).any(axis=1).all():
+    if not thresholds or np.isnan(values).any(axis=1).all():
         return None
     return compare_with_best(thresholds, values)
 
