@@ -20,6 +20,7 @@ include: "workflow/rules/prompts.smk"
 include: "workflow/rules/profile.smk"
 include: "workflow/rules/termination.smk"
 include: "workflow/rules/threshold.smk"
+include: "workflow/rules/plan.smk"
 include: "workflow/rules/online.smk"
 include: "workflow/rules/throughput.smk"
 include: "workflow/rules/aggregate.smk"
@@ -46,7 +47,7 @@ rule datasets:
 
 rule thresholds:
     input:
-        expand(f"{CELL}/threshold.json", dataset=DATASETS),
+        expand(rules.threshold.output, dataset=DATASETS),
 
 
 rule figures:

@@ -1,10 +1,15 @@
 """Shared by all tests: a tiny random model, and an engine folder of their own."""
 
+import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from checkout import Checkout
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,3 +40,49 @@ def command_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
         "PYTHONPATH": str(ROOT / "workflow"),
         "PDSWITCH_RUNTIME_DIR": str(runtime),
     }
+
+
+@pytest.fixture(scope="session")
+def finished_workflow(tmp_path_factory, root, tiny_model, command_environment) -> "Checkout":
+    """The whole workflow with the tiny model, run to its end; tests work on copies of it.
+
+    Every process leaves in `trace` which modules of ours it ran.
+    """
+    from checkout import Checkout, make_checkout
+
+    folder = tmp_path_factory.mktemp("finished")
+    config = {
+        "model": str(tiny_model),
+        "datasets": {
+            "demo": {},
+            "own": {
+                "kind": "custom",
+                "custom_prompts": "own.jsonl",
+                "num_requests": 8,
+                "repeats": 1,
+            },
+        },
+        "num_requests": 24,
+        "batch_size": 4,
+        "max_input_tokens": 300,
+        "max_output_tokens": 24,
+        "kstar_update_interval": 8,
+        "offline_p_multiplier": 1.0,
+        "repeats": 2,
+        "k_grid": [1, 4],
+        "num_prefill_samples": 6,
+        "num_decode_repeats": 2,
+        "lengths": "replay",
+        "sampling": {"temperature": 1.0},
+        "engine": {"dtype": "float32"},
+    }
+    (folder / "trace").mkdir()
+    traced = command_environment | {
+        "PYTHONPATH": str(root / "tests/tracer"),
+        "PDSWITCH_TRACE": str(folder / "trace"),
+    }
+    checkout = make_checkout(root, folder, config, traced)
+    prompts = [json.dumps({"prompt": f"What is {i} and {i}?"}) for i in range(16)]
+    (folder / "own.jsonl").write_text("\n".join(prompts) + "\n")
+    checkout.snakemake("all", "datasets")
+    return Checkout(folder, command_environment)

@@ -234,7 +234,6 @@ def theory_of(n_slots: int = 16) -> dict[str, Any]:
     """Content of `threshold.json`."""
     curve = predicted_curve(n_slots)
     k_star = int(curve.argmax()) + 1
-    grid = sorted({*range(1, n_slots + 1, 2 if n_slots <= 32 else n_slots // 12), k_star, n_slots})
     edges = np.geomspace(1e-3, 0.5, max(1, min(n_slots, 12)) - 1).tolist()
     values = np.geomspace(P / 4, min(4 * P, 1), 9)
     return {
@@ -267,9 +266,13 @@ def theory_of(n_slots: int = 16) -> dict[str, Any]:
         },
         "transition_points": [{"p": p, "k": k} for k, p in enumerate(edges, start=2)],
         "table": {"p_edges": edges, "thresholds": list(range(1, len(edges) + 2))},
-        "k_grid": grid,
         "computed_at": "2026-03-01T10:00:00+00:00",
     }
+
+
+def grid_of(n_slots: int, k_star: int) -> list[int]:
+    """Thresholds of a sweep."""
+    return sorted({*range(1, n_slots + 1, 2 if n_slots <= 32 else n_slots // 12), k_star, n_slots})
 
 
 def history_of(n_slots: int, k_star: int, updates: int = 8) -> pd.DataFrame:
@@ -315,7 +318,8 @@ def block_of(values: list[float], steady: list[float]) -> dict[str, Any]:
 def results_of(n_slots: int = 16, repeats: int = 3, dataset: str = "demo") -> dict[str, Any]:
     """Content of `{dataset}_results.json`."""
     theory, random = theory_of(n_slots), np.random.default_rng(7)
-    k_star, grid = theory["k_star"], theory["k_grid"]
+    k_star = theory["k_star"]
+    grid = grid_of(n_slots, k_star)
     curve = predicted_curve(n_slots)
     by_k = {}
     for k in grid:

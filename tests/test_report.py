@@ -23,6 +23,7 @@ from pdswitch.report import Cell, Input, load_cell, policy_rows, render
 from pdswitch.results import AVERAGED, LATENCIES, MeasuredRun, dataset_results
 from synthetic import (
     block_of,
+    grid_of,
     history_of,
     play,
     requests_of,
@@ -205,7 +206,7 @@ class TestPage:
         runs = [
             run("fixed", k, rep, 50 - abs(k - 5) + random.normal(0, 0.1))
             for rep in range(1, repeats + 1)
-            for k in theory["k_grid"]
+            for k in grid_of(16, theory["k_star"])
         ]
         runs += [run("mixed", None, rep, 40.0) for rep in range(1, repeats + 1)]
         settings = {"model": "m", "num_requests": 40, "repeats": repeats, "lengths": "replay"}

@@ -9,8 +9,8 @@ rule aggregate:
         sources=sources("aggregate"),
         runs=lambda wildcards: runs_of(wildcards.dataset),
         online=rules.online.output.run,
-        threshold=f"{CELL}/threshold.json",
-        termination=rules.termination.output.summary,
+        threshold=rules.threshold.output,
+        termination=rules.estimate.output,
         requests=rules.termination.output.requests,
         prompts=rules.prompts.output.prompts,
     output:

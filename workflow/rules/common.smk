@@ -132,10 +132,9 @@ def repeats_of(dataset):
 
 
 def k_grid(dataset):
-    """The thresholds to measure; known once the threshold checkpoint has run."""
-    path = checkpoints.threshold.get(dataset=dataset).output[0]
-    with open(path) as file:
-        return json.load(file)["k_grid"]
+    """The thresholds to measure; known once the plan checkpoint has run."""
+    with open(checkpoints.plan.get(dataset=dataset).output.grid) as file:
+        return json.load(file)
 
 
 def runs_of(dataset):

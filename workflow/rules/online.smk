@@ -1,5 +1,5 @@
 # Purpose: serve the requests with p estimated and k* looked up while they run.
-# Inputs:  prompts.parquet, threshold.json (the table p -> k*), termination/requests.parquet (lengths)
+# Inputs:  prompts.parquet, adaptive_policy.json (with the table p -> k*), termination/requests.parquet (lengths)
 # Outputs: {cell}/online/requests.parquet, steps.parquet, kstar_history.parquet, run.json
 
 
@@ -8,7 +8,7 @@ rule online:
         sources=sources("online"),
         model=rules.model.output.manifest,
         prompts=rules.prompts.output.prompts,
-        threshold=f"{CELL}/threshold.json",
+        policy=rules.plan.output.policy,
         lengths=rules.termination.output.requests,
     output:
         requests=f"{CELL}/online/requests.parquet",
@@ -37,5 +37,5 @@ rule online:
     shell:
         "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
         " --sampling {params.sampling:q} --prompts {input.prompts:q}"
-        " --natural-lengths {input.lengths:q} {params.run} --threshold-json {input.threshold:q}"
-        " --policy {params.options:q} --output {params.folder:q} 2>&1 | tee {log:q}"
+        " --natural-lengths {input.lengths:q} {params.run} --policy {input.policy:q}"
+        " --options {params.options:q} --output {params.folder:q} 2>&1 | tee {log:q}"

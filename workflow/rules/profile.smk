@@ -1,6 +1,7 @@
-# Purpose: measure step times on the engine and fit them.
+# Purpose: measure step times on the engine and fit them. Two rules, so that another fit measures
+#          nothing again.
 # Inputs:  {results}/{model}/model.json
-# Outputs: {results}/{model}/profile/N={n}/steps.parquet, fit.json, run.json
+# Outputs: {results}/{model}/profile/N={n}/steps.parquet, run.json; fit.json
 
 
 rule profile:
@@ -9,7 +10,6 @@ rule profile:
         model=rules.model.output.manifest,
     output:
         steps=f"{RESULTS}/{MODEL}/profile/N={N_SLOTS}/steps.parquet",
-        fit=f"{RESULTS}/{MODEL}/profile/N={N_SLOTS}/fit.json",
         run=f"{RESULTS}/{MODEL}/profile/N={N_SLOTS}/run.json",
     log:
         f"logs/{MODEL}/profile/N={N_SLOTS}.log",
@@ -29,4 +29,21 @@ rule profile:
     shell:
         "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
         " --options {params.options:q}"
-        " --steps {output.steps:q} --fit {output.fit:q} --run {output.run:q} 2>&1 | tee {log:q}"
+        " --steps {output.steps:q} --run {output.run:q} 2>&1 | tee {log:q}"
+
+
+rule fit:
+    input:
+        sources=sources("fit"),
+        steps=rules.profile.output.steps,
+    output:
+        f"{RESULTS}/{MODEL}/profile/N={N_SLOTS}/fit.json",
+    log:
+        f"logs/{MODEL}/profile/N={N_SLOTS}-fit.log",
+    conda:
+        ENVIRONMENT
+    params:
+        n_slots=N_SLOTS,
+    shell:
+        "python3 {input.sources[0]} --steps {input.steps:q} --n-slots {params.n_slots}"
+        " --output {output:q} 2>&1 | tee {log:q}"

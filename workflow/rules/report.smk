@@ -4,15 +4,15 @@
 
 FIGURE_INPUTS = {
     "throughput_vs_k": [rules.aggregate.output.results],
-    "profiling_results": [rules.profile.output.steps, f"{CELL}/threshold.json"],
+    "profiling_results": [rules.profile.output.steps, rules.threshold.output],
     "input_length_distribution": [rules.prompts.output.prompts],
     "output_length_distribution": [
         rules.termination.output.requests,
-        rules.termination.output.summary,
+        rules.estimate.output,
     ],
-    "online_kstar_convergence": [rules.online.output.history, f"{CELL}/threshold.json"],
+    "online_kstar_convergence": [rules.online.output.history, rules.threshold.output],
     "timeline": [rules.aggregate.output.timeline],
-    "hazard": [rules.termination.output.summary],
+    "hazard": [rules.estimate.output],
 }
 
 
@@ -51,6 +51,14 @@ rule report:
         sources=sources("report"),
         template="workflow/report/report.html.j2",
         results=expand(rules.aggregate.output.results, dataset=DATASETS),
+        # Named with their digests, as what the results rest on.
+        inputs=[
+            rules.model.output.manifest,
+            rules.fit.output,
+            expand(rules.prompts.output.manifest, dataset=DATASETS),
+            expand(rules.estimate.output, dataset=DATASETS),
+            expand(rules.threshold.output, dataset=DATASETS),
+        ],
         figures=expand(
             f"{CELL}/{{dataset}}_{{figure}}.png",
             dataset=DATASETS,

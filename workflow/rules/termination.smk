@@ -1,6 +1,7 @@
-# Purpose: serve every request once, ending by itself; estimate p offline.
+# Purpose: serve every request once, ending by itself; estimate p offline. Two rules, so that
+#          another estimator measures nothing again.
 # Inputs:  prompts.parquet, model.json
-# Outputs: {cell}/termination/requests.parquet, run.json, termination.json
+# Outputs: {cell}/termination/requests.parquet, run.json; termination.json
 # ({cell} is {results}/{model}/{dataset}/N={n})
 
 
@@ -13,7 +14,6 @@ rule termination:
     output:
         requests=f"{CELL}/termination/requests.parquet",
         run=f"{CELL}/termination/run.json",
-        summary=f"{CELL}/termination/termination.json",
     log:
         f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/termination.log",
     conda:
@@ -26,14 +26,29 @@ rule termination:
         sampling=SAMPLING,
         max_output_tokens=lambda wildcards: settings_of(wildcards).max_output_tokens,
         lengths=lambda wildcards: settings_of(wildcards).lengths,
-        n_offline=lambda wildcards: settings_of(wildcards).n_offline,
-        estimator=lambda wildcards: settings_of(wildcards).offline_p_estimator,
-        ema_alpha=lambda wildcards: settings_of(wildcards).ema_alpha,
     shell:
         "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
         " --sampling {params.sampling:q} --prompts {input.prompts:q}"
         " --lengths {params.lengths}"
-        " --max-output-tokens {params.max_output_tokens} --n-offline {params.n_offline}"
-        " --estimator {params.estimator} --ema-alpha {params.ema_alpha}"
-        " --requests {output.requests:q} --run {output.run:q} --output {output.summary:q}"
-        " 2>&1 | tee {log:q}"
+        " --max-output-tokens {params.max_output_tokens}"
+        " --requests {output.requests:q} --run {output.run:q} 2>&1 | tee {log:q}"
+
+
+rule estimate:
+    input:
+        sources=sources("estimate"),
+        requests=rules.termination.output.requests,
+    output:
+        f"{CELL}/termination/termination.json",
+    log:
+        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/estimate.log",
+    conda:
+        ENVIRONMENT
+    params:
+        n_offline=lambda wildcards: settings_of(wildcards).n_offline,
+        estimator=lambda wildcards: settings_of(wildcards).offline_p_estimator,
+        ema_alpha=lambda wildcards: settings_of(wildcards).ema_alpha,
+    shell:
+        "python3 {input.sources[0]} --requests {input.requests:q}"
+        " --n-offline {params.n_offline} --estimator {params.estimator}"
+        " --ema-alpha {params.ema_alpha} --output {output:q} 2>&1 | tee {log:q}"

@@ -1,13 +1,13 @@
 # Purpose: k* and everything the theory says, sealed before the sweep is measured.
-# Inputs:  profile/N={n}/steps.parquet, termination.json, prompts.json
+# Inputs:  profile/N={n}/steps.parquet, termination.json, model.json
 # Outputs: {cell}/threshold.json
 
 
-checkpoint threshold:
+rule threshold:
     input:
         sources=sources("threshold"),
         steps=rules.profile.output.steps,
-        termination=rules.termination.output.summary,
+        termination=rules.estimate.output,
         model=rules.model.output.manifest,
     output:
         f"{CELL}/threshold.json",
@@ -19,7 +19,6 @@ checkpoint threshold:
         options=lambda wildcards: options(
             n_slots=N_SLOTS,
             per_completion=CONFIG.per_completion,
-            k_grid=settings_of(wildcards).k_grid,
             max_num_batched_tokens=CONFIG.engine.max_num_batched_tokens,
             seed=CONFIG.seed,
             memory=memory_options(),

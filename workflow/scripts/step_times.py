@@ -15,7 +15,6 @@ from pdswitch.files import write_json, write_parquet
 from pdswitch.model import ModelManifest
 from pdswitch.policy import Policy
 from pdswitch.profiling.design import PlannedRun, plan
-from pdswitch.profiling.fit import fit_steps
 from pdswitch.record import decode_record
 
 TYPICAL_PROMPT_TOKENS = 256
@@ -32,7 +31,6 @@ def main() -> None:
         help="num_prefill_samples, num_decode_repeats, max_tokens, seed; as JSON",
     )
     parser.add_argument("--steps", type=Path, required=True, help="output: steps.parquet")
-    parser.add_argument("--fit", type=Path, required=True, help="output: fit.json")
     parser.add_argument("--run", type=Path, required=True, help="output: run.json")
     arguments = parser.parse_args()
     options = arguments.options
@@ -58,9 +56,7 @@ def main() -> None:
             frame = record.steps_frame()
             frames.append(frame.assign(run=number, kind=run.kind, repeat=run.repeat))
         facts = {"engine": engine.facts, "runs": len(runs)}
-    steps = pd.concat(frames, ignore_index=True)
-    write_parquet(arguments.steps, steps)
-    write_json(arguments.fit, fit_steps(steps, n_slots))
+    write_parquet(arguments.steps, pd.concat(frames, ignore_index=True))
     write_json(arguments.run, facts)
 
 

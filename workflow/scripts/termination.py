@@ -1,12 +1,10 @@
-"""Serve every request once under vLLM's own policy, ending by itself, and estimate p.
+"""Serve every request once under vLLM's own policy, ending by itself.
 
-The lengths are replayed by the later stages. p is estimated offline from the first requests only,
-those that the measured runs leave out. With --lengths dataset the requests do not end by
+The lengths are replayed by the later stages. With --lengths dataset the requests do not end by
 themselves but where the dataset's own answers do: for traces, and for models without real weights.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +14,6 @@ from pdswitch.engine.job import add_engine_arguments, engine_of
 from pdswitch.files import write_json, write_parquet
 from pdswitch.measurement import Measurement, dataset_requests, measure, natural_requests
 from pdswitch.policy import Policy
-from pdswitch.termination import summarise_lengths
 
 
 def main() -> None:
@@ -26,12 +23,8 @@ def main() -> None:
     parser.add_argument("--prompts", type=Path, required=True, help="prompts.parquet")
     parser.add_argument("--max-output-tokens", type=int, required=True)
     parser.add_argument("--lengths", choices=["replay", "natural", "dataset"], default="replay")
-    parser.add_argument("--n-offline", type=int, required=True, help="requests p is estimated from")
-    parser.add_argument("--estimator", default="mean", help="offline estimator of p")
-    parser.add_argument("--ema-alpha", type=float, default=0.3)
     parser.add_argument("--requests", type=Path, required=True, help="output: requests.parquet")
     parser.add_argument("--run", type=Path, required=True, help="output: run.json")
-    parser.add_argument("--output", type=Path, required=True, help="output: termination.json")
     arguments = parser.parse_args()
     prompts = pd.read_parquet(arguments.prompts)
     with engine_of(arguments) as engine:
@@ -50,15 +43,8 @@ def main() -> None:
     served = with_outputs(run, prompts)
     if arguments.lengths == "dataset":
         served["truncated"] = prompts["reference_output_tokens"] > arguments.max_output_tokens
-    try:
-        summary = summarise_lengths(
-            served, arguments.n_offline, arguments.estimator, arguments.ema_alpha
-        )
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     write_parquet(arguments.requests, served)
     write_json(arguments.run, run.facts)
-    write_json(arguments.output, summary)
 
 
 def with_outputs(run: Measurement, prompts: pd.DataFrame) -> pd.DataFrame:

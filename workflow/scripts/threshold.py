@@ -13,7 +13,6 @@ import pandas as pd
 from scipy.linalg import block_diag
 
 from pdswitch.files import read_json, write_json
-from pdswitch.grid import k_grid
 from pdswitch.profiling.fit import fit_steps
 from pdswitch.theory import (
     ContextDecode,
@@ -48,7 +47,7 @@ def main() -> None:
         "--options",
         type=json.loads,
         required=True,
-        help="n_slots, per_completion, k_grid, max_num_batched_tokens, seed, memory; as JSON",
+        help="n_slots, per_completion, max_num_batched_tokens, seed, memory; as JSON",
     )
     parser.add_argument("--output", type=Path, required=True, help="threshold.json")
     arguments = parser.parse_args()
@@ -145,7 +144,6 @@ def compute(
             )
         ],
         "table": {"p_edges": edges, "thresholds": thresholds},
-        "k_grid": k_grid(options["k_grid"], n_slots, k_star),
         "computed_at": datetime.now(UTC).isoformat(),
     }
 

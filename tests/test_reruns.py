@@ -1,0 +1,231 @@
+"""What an edit of the config, the code or the files runs again: exact job lists of dry runs."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from checkout import Checkout
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+BOTH = ("demo", "own")
+REPEATS = {"demo": 2, "own": 1}
+
+
+@pytest.fixture(scope="module")
+def shared(finished_workflow, tmp_path_factory) -> Checkout:
+    """A copy for tests that leave it as it was."""
+    return finished_workflow.copy_to(tmp_path_factory.mktemp("reruns"))
+
+
+@pytest.fixture
+def copy(finished_workflow, tmp_path) -> Checkout:
+    """A copy of the test's own."""
+    return finished_workflow.copy_to(tmp_path)
+
+
+def grid(checkout: Checkout, dataset: str) -> list[int]:
+    return json.loads((checkout.cell(dataset) / "k_grid.json").read_text())
+
+
+def jobs(rules: str, *datasets: str) -> list[str]:
+    """The jobs of these rules for each dataset."""
+    return [f"{rule} dataset={dataset}" for dataset in datasets for rule in rules.split()]
+
+
+def runs(dataset: str, thresholds: list[int], reps: range | list[int]) -> list[str]:
+    """The measured jobs of these thresholds, or of the mixed policy for 0."""
+    return [
+        f"throughput dataset={dataset}, k={k}, rep={rep}"
+        if k
+        else f"throughput_mixed dataset={dataset}, rep={rep}"
+        for k in thresholds
+        for rep in reps
+    ]
+
+
+def all_runs(checkout: Checkout, dataset: str) -> list[str]:
+    """Every measured job of the sweep of a dataset."""
+    reps = range(1, REPEATS[dataset] + 1)
+    return runs(dataset, [0, *grid(checkout, dataset)], reps)
+
+
+def edit(checkout: Checkout, path: str) -> None:
+    """Change a source file."""
+    file = checkout.folder / path
+    file.write_text(file.read_text() + "\n# edited\n")
+
+
+def measured(checkout: Checkout) -> dict[Path, int]:
+    """When each file that the engine's jobs write was written."""
+    folders = ("throughput/*/*/*", "online/*", "termination/r*", "../../profile/*/[rs]*")
+    return {
+        file: file.stat().st_mtime_ns
+        for dataset in BOTH
+        for folder in folders
+        for file in checkout.cell(dataset).glob(folder)
+    }
+
+
+def test_a_moved_checkout_has_nothing_to_do(shared):
+    assert shared.planned_jobs("all", "datasets") == []
+
+
+def test_neither_cores_nor_threads_nor_profile_matter(shared):
+    (shared.folder / "other").mkdir()
+    (shared.folder / "other/config.yaml").write_text(
+        "resources: [engine=1]\nmax-checksum-file-size: 100000000\nprintshellcmds: true\n"
+    )
+    for arguments in (
+        ["--cores", "1"],
+        ["--set-threads", "throughput=1", "profile=2"],
+        ["--workflow-profile", "other"],
+    ):
+        assert shared.planned_jobs(*arguments) == []
+
+
+def test_how_long_an_engine_is_kept_matters_to_the_report_alone(shared):
+    # It prints the config.
+    engine = json.dumps({"dtype": "float32", "idle_timeout_s": 5, "start_timeout_s": 77})
+    assert shared.planned_jobs("--config", f"engine={engine}") == ["report"]
+
+
+def test_one_dataset_s_option_reruns_its_chain_alone(copy):
+    datasets = copy.config()["datasets"]
+    copy.configure(datasets=datasets | {"own": datasets["own"] | {"shuffle": True}})
+    chain = jobs("prompts termination estimate threshold plan online aggregate figures", "own")
+    # The runs come on top: which ones is known when the plan is made.
+    assert copy.planned_jobs() == sorted([*chain, "summary", "report"])
+
+
+def test_one_dataset_s_run_options_rerun_its_runs_alone(copy):
+    datasets = copy.config()["datasets"]
+    copy.configure(datasets=datasets | {"own": datasets["own"] | {"drain": "strict"}})
+    again = jobs("online aggregate figures", "own") + all_runs(copy, "own")
+    # vLLM's own policy knows no drain.
+    again = [job for job in again if not job.startswith("throughput_mixed")]
+    assert copy.planned_jobs() == sorted([*again, "summary", "report"])
+
+
+def test_a_local_data_file_reruns_its_dataset_s_chain_alone(copy):
+    file = copy.folder / "own.jsonl"
+    file.write_text(file.read_text().replace("What", "How much"))
+    chain = jobs("prompts termination estimate threshold plan online aggregate figures", "own")
+    assert copy.planned_jobs() == sorted([*chain, "summary", "report"])
+
+
+def test_another_dataset_adds_its_jobs_alone(copy):
+    copy.configure(datasets=copy.config()["datasets"] | {"new": {"kind": "demo", "seed": 5}})
+    chain = jobs("prompts termination estimate threshold plan online aggregate figures", "new")
+    assert copy.planned_jobs() == sorted([*chain, "summary", "report"])
+
+
+def test_another_threshold_adds_its_runs_alone(copy):
+    own = grid(copy, "demo")
+    new = next(k for k in (2, 3) if k not in own)
+    datasets = copy.config()["datasets"]
+    copy.configure(datasets=datasets | {"demo": {"k_grid": [1, new, 4]}})
+    # The plan alone says which runs there are; it is made first, and at once.
+    copy.snakemake("--until", "plan")
+    again = runs("demo", [new], range(1, 3)) + jobs("aggregate figures", "demo")
+    assert copy.planned_jobs() == sorted([*again, "summary", "report"])
+
+
+def test_more_repeats_add_theirs_alone(copy):
+    again = [
+        *runs("demo", [0, *grid(copy, "demo")], [3]),
+        *jobs("aggregate figures", "demo"),
+    ]
+    # The dataset with a number of its own keeps it.
+    expected = sorted([*again, "summary", "report"])
+    assert copy.planned_jobs("--config", "repeats=3") == expected
+
+
+def test_another_estimator_measures_nothing_but_online(copy):
+    # The adaptive policy starts from the estimate.
+    planned = copy.planned_jobs("--config", "offline_p_estimator=censored")
+    chain = jobs("estimate threshold plan online aggregate figures", *BOTH)
+    assert planned == sorted([*chain, "summary", "report"])
+
+
+@pytest.mark.parametrize(
+    "module", ["figures/hazard.py", "figures/style.py"], ids=["one figure", "their style"]
+)
+def test_a_figure_s_code_redraws_figures_and_report(copy, module):
+    edit(copy, f"workflow/pdswitch/{module}")
+    assert copy.planned_jobs() == [*jobs("figures", *BOTH), "report"]
+
+
+def test_the_report_s_code_rerenders_the_report(copy):
+    edit(copy, "workflow/pdswitch/report.py")
+    assert copy.planned_jobs() == ["report"]
+
+
+def test_the_metrics_code_judges_again_and_measures_nothing(copy):
+    edit(copy, "workflow/pdswitch/metrics.py")
+    again = jobs("aggregate figures", *BOTH)
+    assert copy.planned_jobs() == sorted([*again, "summary", "report"])
+
+
+def test_the_fit_s_code_refits_and_measures_no_profile(copy):
+    edit(copy, "workflow/pdswitch/profiling/fit.py")
+    chain = jobs("threshold plan online aggregate figures", *BOTH)
+    assert copy.planned_jobs() == sorted([*chain, "fit", "summary", "report"])
+
+
+def test_the_theory_s_code_measures_nothing_unless_its_plan_changes(copy):
+    edit(copy, "workflow/pdswitch/theory/closed_form.py")
+    # Snakemake cannot know beforehand that the policy of the online run will stay as it is.
+    chain = jobs("threshold plan online aggregate figures", *BOTH)
+    assert copy.planned_jobs() == sorted([*chain, "summary", "report"])
+    before = measured(copy)
+    assert len(before) > 30
+    copy.snakemake()
+    assert measured(copy) == before
+    assert copy.planned_jobs() == []
+    results = json.loads((copy.cell("demo") / "demo_results.json").read_text())
+    assert not results["prediction"]["sealed"]
+
+
+def test_the_scheduler_s_code_measures_everything_again(copy):
+    edit(copy, "workflow/pdswitch/scheduler.py")
+    chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
+    assert copy.planned_jobs() == sorted([*chain, "profile", "fit", "summary", "report"])
+
+
+def test_touching_every_file_reruns_nothing(copy):
+    for path in copy.folder.rglob("*"):
+        if path.is_file() and ".snakemake" not in path.parts and "results" not in path.parts:
+            os.utime(path)
+    assert copy.planned_jobs() == []
+
+
+def test_a_stash_and_back_reruns_nothing(copy):
+    def git(*arguments: str) -> None:
+        author = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        subprocess.run(["git", *author, *arguments], cwd=copy.folder, check=True)
+
+    git("init", "--quiet")
+    (copy.folder / ".gitignore").write_text("results\nlogs\n.snakemake\n")
+    git("add", ".")
+    git("commit", "--quiet", "--message=all")
+    edit(copy, "workflow/pdswitch/scheduler.py")
+    edit(copy, "workflow/pdswitch/record.py")
+    git("stash", "--quiet")
+    assert copy.planned_jobs() == []
+    git("stash", "pop", "--quiet")
+    assert copy.planned_jobs() != []
+    git("stash", "--quiet")
+    assert copy.planned_jobs() == []
+
+
+def test_other_slots_lie_beside(copy):
+    planned = copy.planned_jobs("--config", "batch_size=3", "k_grid=[1]")
+    chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
+    assert planned == sorted([*chain, "profile", "fit", "summary", "report"])
+    assert all(str(file.parent).count("N=3") == 0 for file in measured(copy))
+    # The old ones are still those of the old config; only what spans all cells was another's.
+    assert copy.planned_jobs() == []

@@ -1,0 +1,39 @@
+"""Estimate p offline, and sum up the lengths of the termination run.
+
+p is estimated from the first requests only, those that the measured runs leave out.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from pdswitch.files import write_json
+from pdswitch.termination import summarise_lengths
+
+
+def main() -> None:
+    """Run the stage."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=Path, required=True, help="of the termination run")
+    parser.add_argument("--n-offline", type=int, required=True, help="requests p is estimated from")
+    parser.add_argument("--estimator", default="mean", help="offline estimator of p")
+    parser.add_argument("--ema-alpha", type=float, default=0.3)
+    parser.add_argument("--output", type=Path, required=True, help="termination.json")
+    arguments = parser.parse_args()
+    columns = ["prompt_tokens", "output_tokens", "truncated", "degenerate"]
+    try:
+        summary = summarise_lengths(
+            pd.read_parquet(arguments.requests, columns=columns),
+            arguments.n_offline,
+            arguments.estimator,
+            arguments.ema_alpha,
+        )
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    write_json(arguments.output, summary)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Fit the step times of a profile."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from pdswitch.files import write_json
+from pdswitch.profiling.fit import fit_steps
+
+
+def main() -> None:
+    """Run the stage."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=Path, required=True, help="steps.parquet of the profile")
+    parser.add_argument("--n-slots", type=int, required=True, help="N")
+    parser.add_argument("--output", type=Path, required=True, help="fit.json")
+    arguments = parser.parse_args()
+    try:
+        fit = fit_steps(pd.read_parquet(arguments.steps), arguments.n_slots)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    write_json(arguments.output, fit)
+
+
+if __name__ == "__main__":
+    main()
