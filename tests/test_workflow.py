@@ -65,19 +65,25 @@ def test_blocks_run_in_order(finished):
         assert blocks.is_monotonic_increasing
 
 
-def test_no_engine_stays_behind(finished):
+def engines(checkout: Checkout) -> list[psutil.Process]:
+    """The processes that serve this test session's workflows."""
+    runtime = checkout.environment["PDSWITCH_RUNTIME_DIR"]
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(runtime in word for word in process.info["cmdline"] or [])
+    ]
+
+
+def wait_until_engines_left(checkout: Checkout) -> None:
     deadline = time.monotonic() + 20
-    runtime = finished.environment["PDSWITCH_RUNTIME_DIR"]
-    while time.monotonic() < deadline:
-        left = [
-            process
-            for process in psutil.process_iter(["cmdline"])
-            if any(runtime in word for word in process.info["cmdline"] or [])
-        ]
-        if not left:
-            return
+    while left := engines(checkout):
+        assert time.monotonic() < deadline, f"still running: {left}"
         time.sleep(0.5)
-    pytest.fail(f"still running: {left}")
+
+
+def test_no_engine_stays_behind(finished):
+    wait_until_engines_left(finished)
 
 
 def test_a_deleted_run_is_measured_again_and_nothing_else(finished):
@@ -95,6 +101,7 @@ def test_a_deleted_run_is_measured_again_and_nothing_else(finished):
 
 
 def test_engine_killed_in_mid_run_is_retried_and_the_log_says_why(finished):
+    wait_until_engines_left(finished)
     shutil.rmtree(finished.cell("demo") / "throughput/threshold=1/rep=1")
     process = subprocess.Popen(
         ["snakemake", "--cores", "2", "--configfile", "test.yaml"],
@@ -108,12 +115,9 @@ def test_engine_killed_in_mid_run_is_retried_and_the_log_says_why(finished):
     killed = False
     deadline = time.monotonic() + 300
     while not killed and time.monotonic() < deadline and process.poll() is None:
-        for candidate in psutil.process_iter(["cmdline"]):
-            words = candidate.info["cmdline"] or []
-            mine = finished.environment["PDSWITCH_RUNTIME_DIR"]
-            if "pdswitch.engine.host" in words and any(mine in word for word in words):
-                candidate.send_signal(signal.SIGKILL)
-                killed = True
+        for candidate in engines(finished):
+            candidate.send_signal(signal.SIGKILL)
+            killed = True
         time.sleep(0.2)
     output, _ = process.communicate(timeout=400)
     assert killed
