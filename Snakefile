@@ -37,7 +37,12 @@ rule all:
         rules.report.input.results,
         rules.report.input.figures,
         rules.report.input.pdfs,
-        runs=lambda wildcards: [run for name in DATASETS for run in runs_of(name)],
+        runs=lambda wildcards: [
+            run
+            for model in MODELS
+            for dataset in DATASETS
+            for run in runs_of(model, dataset)
+        ],
 
 
 rule datasets:
@@ -47,7 +52,7 @@ rule datasets:
 
 rule thresholds:
     input:
-        expand(rules.threshold.output, dataset=DATASETS),
+        every_cell(*rules.threshold.output),
 
 
 rule figures:

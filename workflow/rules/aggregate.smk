@@ -7,7 +7,7 @@
 rule aggregate:
     input:
         sources=sources("aggregate"),
-        runs=lambda wildcards: runs_of(wildcards.dataset),
+        runs=lambda wildcards: runs_of(wildcards.model, wildcards.dataset),
         online=rules.online.output.run,
         threshold=rules.threshold.output,
         termination=rules.estimate.output,
@@ -19,17 +19,17 @@ rule aggregate:
         truncated=f"{CELL}/truncated_samples_{{dataset}}.json",
         timeline=f"{CELL}/pd_timeline_{{dataset}}.json",
     log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/aggregate.log",
+        f"{LOGS}/aggregate.log",
     conda:
         ENVIRONMENT
     params:
         settings=lambda wildcards: options(
-            model=MODEL,
-            num_requests=settings_of(wildcards).num_requests,
-            repeats=settings_of(wildcards).repeats,
-            lengths=settings_of(wildcards).lengths,
+            model=wildcards.model,
+            num_requests=settings_of(wildcards.dataset).num_requests,
+            repeats=settings_of(wildcards.dataset).repeats,
+            lengths=settings_of(wildcards.dataset).lengths,
             exclude_degenerate_throughput=settings_of(
-                wildcards
+                wildcards.dataset
             ).exclude_degenerate_throughput,
         ),
     shell:
@@ -43,13 +43,13 @@ rule aggregate:
 rule summary:
     input:
         sources=sources("summary"),
-        results=expand(rules.aggregate.output.results, dataset=DATASETS),
-        tables=expand(rules.aggregate.output.table, dataset=DATASETS),
+        results=every_cell(rules.aggregate.output.results),
+        tables=every_cell(rules.aggregate.output.table),
     output:
         runs=f"{RESULTS}/runs.parquet",
         summary=f"{RESULTS}/summary.csv",
     log:
-        f"logs/{MODEL}/summary.log",
+        "logs/summary.log",
     conda:
         ENVIRONMENT
     shell:

@@ -8,8 +8,10 @@
 import json
 import os
 import random
+import re
 import shutil
 import sys
+from functools import cache
 
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
 
@@ -34,18 +36,25 @@ shell.prefix(
 )
 
 RESULTS = CONFIG.output_dir.rstrip("/")
-MODEL = model_slug(CONFIG.model)
 N_SLOTS = CONFIG.batch_size
+# By the name they have in paths, in the order they are measured.
+MODELS = {model_slug(name): name for name in CONFIG.models}
 DATASETS = sorted(CONFIG.datasets)
-CELL = f"{RESULTS}/{MODEL}/{{dataset}}/N={N_SLOTS}"
+MODEL = f"{RESULTS}/{{model}}"
+CELL = f"{MODEL}/{{dataset}}/N={N_SLOTS}"
+LOGS = f"logs/{{model}}/{{dataset}}/N={N_SLOTS}"
 
 
 wildcard_constraints:
-    dataset="[^/]+",
-    model="[^/]+",
-    n=r"\d+",
+    dataset="|".join(map(re.escape, DATASETS)),
+    model="|".join(map(re.escape, MODELS)),
     k=r"\d+",
     rep=r"\d+",
+
+
+def every_cell(*patterns):
+    """The paths of these patterns for every model and dataset, each path once."""
+    return list(dict.fromkeys(expand(patterns, model=MODELS, dataset=DATASETS)))
 
 
 def sources(stage, *chosen):
@@ -63,27 +72,35 @@ def options(**values):
     return json.dumps(values, sort_keys=True)
 
 
-def engine_options():
-    """What an engine depends on."""
-    settings = CONFIG.engine.model_dump(exclude={"idle_timeout_s", "start_timeout_s"})
+@cache
+def settings_of(dataset):
+    """The settings of a dataset."""
+    return CONFIG.dataset(dataset)
+
+
+@cache
+def settings_of_model(model):
+    """The settings of the model with this name in paths."""
+    return CONFIG.model_settings(MODELS[model])
+
+
+@cache
+def engine_options(model):
+    """What the engine of a model depends on."""
+    settings = settings_of_model(model)
+    keeping = {"idle_timeout_s", "start_timeout_s"}
     return options(
-        **settings,
+        **settings.engine.model_dump(exclude=keeping),
         n_slots=N_SLOTS,
         max_input_tokens=CONFIG.max_input_tokens,
         max_output_tokens=CONFIG.max_output_tokens,
-        tensor_parallel_size=CONFIG.tensor_parallel_size,
-        gpu_memory_utilization=CONFIG.gpu_memory_utilization,
-        disable_multiprocessing=CONFIG.disable_multiprocessing,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        disable_multiprocessing=settings.disable_multiprocessing,
     )
 
 
-def settings_of(wildcards):
-    """The settings of the dataset in the wildcards."""
-    return CONFIG.dataset(wildcards.dataset)
-
-
 SAMPLING = options(**CONFIG.sampling.model_dump())
-ENGINE = engine_options()
 
 # Where the GPU build belongs; the same question as in the set-up.
 ENVIRONMENT = os.path.join(
@@ -94,53 +111,63 @@ ENVIRONMENT = os.path.join(
 )
 
 
-def memory_options():
-    """What N* is computed from, or nothing if it is not wanted."""
+def memory_options(model):
+    """What N* of a model is computed from, or nothing if it is not wanted."""
     if not CONFIG.optimize_batch_size:
         return None
-    names = {
-        "gpu_memory_gb",
-        "gpu_memory_utilization",
-        "model_memory_gb",
-        "kv_cache_bytes",
-        "oom_tolerance",
+    settings = settings_of_model(model)
+    return {
+        "gpu_memory_gb": CONFIG.gpu_memory_gb,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "model_memory_gb": settings.model_memory_gb,
+        "kv_cache_bytes": settings.kv_cache_bytes,
+        "oom_tolerance": CONFIG.oom_tolerance,
     }
-    return CONFIG.model_dump(include=names)
 
 
-def run_arguments(wildcards):
+def run_arguments(dataset):
     """What the online run and every run of the sweep have in common."""
-    settings = settings_of(wildcards)
+    settings = settings_of(dataset)
     return (
         f"--lengths {settings.lengths} --skip {settings.n_offline}"
         f" --max-output-tokens {settings.max_output_tokens}"
     )
 
 
-def block_priority(rep, k):
+# One model's jobs before the next one's, so that its engine is loaded once; and of each model what
+# the measured jobs wait for, so that none of the next model slips in between.
+PREPARE, PROFILE, ONLINE, BLOCKS = 4_000_000, 3_000_000, 2_000_000, 1_000_000
+
+
+def priority_of(model, stage):
+    """The priority of a stage's jobs for a model."""
+    return 10_000_000 * (len(MODELS) - list(MODELS).index(model)) + stage
+
+
+def block_priority(model, rep, k):
     """Blocks in order, and within a block an order that the seed shuffles.
 
     It depends on (seed, block, k) alone: adding a k leaves the order of the others.
     """
     place = random.Random(f"{CONFIG.seed}/{rep}/{k}").randrange(1000)
-    return 1_000_000 - 1000 * rep - place
+    return priority_of(model, BLOCKS) - 1000 * int(rep) - place
 
 
 def repeats_of(dataset):
     """The blocks of a dataset, counted from 1."""
-    return range(1, CONFIG.dataset(dataset).repeats + 1)
+    return range(1, settings_of(dataset).repeats + 1)
 
 
-def k_grid(dataset):
+def k_grid(model, dataset):
     """The thresholds to measure; known once the plan checkpoint has run."""
-    with open(checkpoints.plan.get(dataset=dataset).output.grid) as file:
+    with open(checkpoints.plan.get(model=model, dataset=dataset).output.grid) as file:
         return json.load(file)
 
 
-def runs_of(dataset):
-    """The run.json of every run of a dataset's sweep."""
-    cell = CELL.format(dataset=dataset)
-    policies = [f"threshold={k}" for k in k_grid(dataset)] + ["policy=mixed"]
+def runs_of(model, dataset):
+    """The run.json of every run of the sweep of a model on a dataset."""
+    cell = CELL.format(model=model, dataset=dataset)
+    policies = [f"threshold={k}" for k in k_grid(model, dataset)] + ["policy=mixed"]
     return [
         f"{cell}/throughput/{policy}/rep={rep}/run.json"
         for rep in repeats_of(dataset)
@@ -148,10 +175,16 @@ def runs_of(dataset):
     ]
 
 
-def max_model_len_argument():
+def max_model_len_argument(model):
     """The engine's context where the config sets it."""
-    explicit = CONFIG.engine.max_model_len
+    explicit = settings_of_model(model).engine.max_model_len
     return f"--max-model-len {explicit}" if explicit else ""
+
+
+def revision_argument(model):
+    """The hub revision of a model where the config sets one."""
+    revision = settings_of_model(model).engine.revision
+    return f"--revision {revision}" if revision else ""
 
 
 def local_data(dataset):
@@ -159,9 +192,9 @@ def local_data(dataset):
     return input_files(dataset_options(dataset, CONFIG.dataset_source(dataset)))
 
 
-def caption_settings(wildcards):
+def caption_settings(dataset):
     """What the captions of Snakemake's own report print."""
-    settings = settings_of(wildcards)
+    settings = settings_of(dataset)
     return {
         **settings.model_dump(mode="json"),
         "n_offline": settings.n_offline,

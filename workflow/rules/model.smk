@@ -7,18 +7,17 @@ rule model:
     input:
         sources=sources("model"),
     output:
-        manifest=f"{RESULTS}/{MODEL}/model.json",
-        checkpoint=directory(f"{RESULTS}/{MODEL}/checkpoint"),
+        manifest=f"{MODEL}/model.json",
+        checkpoint=directory(f"{MODEL}/checkpoint"),
     log:
-        f"logs/{MODEL}/model.log",
+        "logs/{model}/model.log",
+    priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
     conda:
         ENVIRONMENT
     threads: workflow.cores
     params:
-        model=CONFIG.model,
-        revision=(
-            f"--revision {CONFIG.engine.revision}" if CONFIG.engine.revision else ""
-        ),
+        model=lambda wildcards: MODELS[wildcards.model],
+        revision=lambda wildcards: revision_argument(wildcards.model),
     shell:
         "python3 {input.sources[0]} --model {params.model:q} {params.revision}"
         " --checkpoint {output.checkpoint:q} --output {output.manifest:q} 2>&1 | tee {log:q}"

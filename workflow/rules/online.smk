@@ -16,22 +16,22 @@ rule online:
         history=f"{CELL}/online/kstar_history.parquet",
         run=f"{CELL}/online/run.json",
     log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/online.log",
-    priority: 2_000_000
+        f"{LOGS}/online.log",
+    priority: lambda wildcards: priority_of(wildcards.model, ONLINE)
     conda:
         ENVIRONMENT
     threads: workflow.cores
     resources:
         engine=1,
     params:
-        engine=ENGINE,
+        engine=lambda wildcards: engine_options(wildcards.model),
         sampling=SAMPLING,
-        run=lambda wildcards: run_arguments(wildcards),
+        run=lambda wildcards: run_arguments(wildcards.dataset),
         options=lambda wildcards: options(
-            drain=settings_of(wildcards).drain,
-            update_interval=settings_of(wildcards).kstar_update_interval,
-            estimator=settings_of(wildcards).online_p_estimator,
-            smoothing=settings_of(wildcards).ema_alpha,
+            drain=settings_of(wildcards.dataset).drain,
+            update_interval=settings_of(wildcards.dataset).kstar_update_interval,
+            estimator=settings_of(wildcards.dataset).online_p_estimator,
+            smoothing=settings_of(wildcards.dataset).ema_alpha,
         ),
         folder=lambda wildcards, output: os.path.dirname(output.run),
     shell:

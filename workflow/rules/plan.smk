@@ -13,11 +13,12 @@ checkpoint plan:
         grid=f"{CELL}/k_grid.json",
         policy=f"{CELL}/adaptive_policy.json",
     log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/plan.log",
+        f"{LOGS}/plan.log",
+    priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
     conda:
         ENVIRONMENT
     params:
-        k_grid=lambda wildcards: json.dumps(settings_of(wildcards).k_grid),
+        k_grid=lambda wildcards: json.dumps(settings_of(wildcards.dataset).k_grid),
     shell:
         "python3 {input.sources[0]} --threshold {input.threshold:q} --k-grid {params.k_grid:q}"
         " --grid {output.grid:q} --policy {output.policy:q} 2>&1 | tee {log:q}"

@@ -9,17 +9,18 @@ rule profile:
         sources=sources("step_times"),
         model=rules.model.output.manifest,
     output:
-        steps=f"{RESULTS}/{MODEL}/profile/N={N_SLOTS}/steps.parquet",
-        run=f"{RESULTS}/{MODEL}/profile/N={N_SLOTS}/run.json",
+        steps=f"{MODEL}/profile/N={N_SLOTS}/steps.parquet",
+        run=f"{MODEL}/profile/N={N_SLOTS}/run.json",
     log:
-        f"logs/{MODEL}/profile/N={N_SLOTS}.log",
+        f"logs/{{model}}/profile/N={N_SLOTS}.log",
+    priority: lambda wildcards: priority_of(wildcards.model, PROFILE)
     conda:
         ENVIRONMENT
     threads: workflow.cores
     resources:
         engine=1,
     params:
-        engine=ENGINE,
+        engine=lambda wildcards: engine_options(wildcards.model),
         options=options(
             num_prefill_samples=CONFIG.num_prefill_samples,
             num_decode_repeats=CONFIG.num_decode_repeats,
@@ -37,9 +38,9 @@ rule fit:
         sources=sources("fit"),
         steps=rules.profile.output.steps,
     output:
-        f"{RESULTS}/{MODEL}/profile/N={N_SLOTS}/fit.json",
+        f"{MODEL}/profile/N={N_SLOTS}/fit.json",
     log:
-        f"logs/{MODEL}/profile/N={N_SLOTS}-fit.log",
+        f"logs/{{model}}/profile/N={N_SLOTS}-fit.log",
     conda:
         ENVIRONMENT
     params:

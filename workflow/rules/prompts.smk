@@ -10,16 +10,19 @@ rule prompts:
         model=rules.model.output.manifest,
         data=lambda wildcards: local_data(wildcards.dataset),
     output:
-        prompts=f"{RESULTS}/{MODEL}/{{dataset}}/prompts.parquet",
-        manifest=f"{RESULTS}/{MODEL}/{{dataset}}/prompts.json",
+        prompts=f"{MODEL}/{{dataset}}/prompts.parquet",
+        manifest=f"{MODEL}/{{dataset}}/prompts.json",
     log:
-        f"logs/{MODEL}/{{dataset}}/prompts.log",
+        "logs/{model}/{dataset}/prompts.log",
+    priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
     conda:
         ENVIRONMENT
     params:
         options=lambda wildcards: options(**CONFIG.dataset_source(wildcards.dataset)),
-        max_model_len=lambda wildcards: max_model_len_argument(),
-        max_output_tokens=lambda wildcards: settings_of(wildcards).max_output_tokens,
+        max_model_len=lambda wildcards: max_model_len_argument(wildcards.model),
+        max_output_tokens=lambda wildcards: settings_of(
+            wildcards.dataset
+        ).max_output_tokens,
     shell:
         "python3 {input.sources[0]} --dataset {wildcards.dataset:q} --options {params.options:q}"
         " --model {input.model:q} {params.max_model_len}"
@@ -30,18 +33,23 @@ rule prompts:
 rule datasets_table:
     input:
         sources=sources("datasets_table"),
-        manifests=expand(rules.prompts.output.manifest, dataset=DATASETS),
-        prompts=expand(rules.prompts.output.prompts, dataset=DATASETS),
+        manifests=every_cell(rules.prompts.output.manifest),
+        prompts=every_cell(rules.prompts.output.prompts),
     output:
         table=f"{RESULTS}/datasets.csv",
         png=f"{RESULTS}/datasets.png",
         pdf=f"{RESULTS}/datasets.pdf",
     log:
-        f"logs/{MODEL}/datasets_table.log",
+        "logs/datasets_table.log",
     conda:
         ENVIRONMENT
     params:
         stem=lambda wildcards, output: os.path.splitext(output.png)[0],
+        labels=[
+            dataset if len(MODELS) == 1 else f"{dataset}, {model}"
+            for model in MODELS
+            for dataset in DATASETS
+        ],
     shell:
-        "python3 {input.sources[0]} {input.manifests:q} --table {output.table:q}"
+        "python3 {input.sources[0]} {input.manifests:q} --labels {params.labels:q} --table {output.table:q}"
         " --figure {params.stem:q} 2>&1 | tee {log:q}"

@@ -29,18 +29,19 @@ for figure, figure_inputs in FIGURE_INPUTS.items():
             pdf=report(
                 f"{CELL}/{{dataset}}_{figure}.pdf",
                 caption=f"../report/{figure}.rst",
-                category="{dataset}",
+                category="{model}",
+                subcategory="{dataset}",
                 labels={"figure": figure.replace("_", " ")},
             ),
             png=f"{CELL}/{{dataset}}_{figure}.png",
         log:
-            f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/figure-{figure}.log",
+            f"{LOGS}/figure-{figure}.log",
         conda:
             ENVIRONMENT
         params:
             name=figure,
             stem=lambda wildcards, output: os.path.splitext(output.png)[0],
-            settings=caption_settings,
+            settings=lambda wildcards: caption_settings(wildcards.dataset),
         shell:
             "python3 {input.sources[0]} {params.name} --dataset {wildcards.dataset:q}"
             " --inputs {input.data:q} --output-stem {params.stem:q} 2>&1 | tee {log:q}"
@@ -50,29 +51,25 @@ rule report:
     input:
         sources=sources("report"),
         template="workflow/report/report.html.j2",
-        results=expand(rules.aggregate.output.results, dataset=DATASETS),
+        results=every_cell(rules.aggregate.output.results),
         # Named with their digests, as what the results rest on.
-        inputs=[
+        inputs=every_cell(
             rules.model.output.manifest,
-            rules.fit.output,
-            expand(rules.prompts.output.manifest, dataset=DATASETS),
-            expand(rules.estimate.output, dataset=DATASETS),
-            expand(rules.threshold.output, dataset=DATASETS),
-        ],
-        figures=expand(
-            f"{CELL}/{{dataset}}_{{figure}}.png",
-            dataset=DATASETS,
-            figure=FIGURE_INPUTS,
+            *rules.fit.output,
+            rules.prompts.output.manifest,
+            *rules.estimate.output,
+            *rules.threshold.output,
         ),
-        pdfs=expand(
-            f"{CELL}/{{dataset}}_{{figure}}.pdf",
-            dataset=DATASETS,
-            figure=FIGURE_INPUTS,
+        figures=every_cell(
+            *(f"{CELL}/{{dataset}}_{figure}.png" for figure in FIGURE_INPUTS)
+        ),
+        pdfs=every_cell(
+            *(f"{CELL}/{{dataset}}_{figure}.pdf" for figure in FIGURE_INPUTS)
         ),
     output:
         f"{RESULTS}/report.html",
     log:
-        f"logs/{MODEL}/report.log",
+        "logs/report.log",
     conda:
         ENVIRONMENT
     params:

@@ -15,17 +15,20 @@ rule termination:
         requests=f"{CELL}/termination/requests.parquet",
         run=f"{CELL}/termination/run.json",
     log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/termination.log",
+        f"{LOGS}/termination.log",
+    priority: lambda wildcards: priority_of(wildcards.model, PROFILE)
     conda:
         ENVIRONMENT
     threads: workflow.cores
     resources:
         engine=1,
     params:
-        engine=ENGINE,
+        engine=lambda wildcards: engine_options(wildcards.model),
         sampling=SAMPLING,
-        max_output_tokens=lambda wildcards: settings_of(wildcards).max_output_tokens,
-        lengths=lambda wildcards: settings_of(wildcards).lengths,
+        max_output_tokens=lambda wildcards: settings_of(
+            wildcards.dataset
+        ).max_output_tokens,
+        lengths=lambda wildcards: settings_of(wildcards.dataset).lengths,
     shell:
         "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
         " --sampling {params.sampling:q} --prompts {input.prompts:q}"
@@ -41,13 +44,14 @@ rule estimate:
     output:
         f"{CELL}/termination/termination.json",
     log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/estimate.log",
+        f"{LOGS}/estimate.log",
+    priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
     conda:
         ENVIRONMENT
     params:
-        n_offline=lambda wildcards: settings_of(wildcards).n_offline,
-        estimator=lambda wildcards: settings_of(wildcards).offline_p_estimator,
-        ema_alpha=lambda wildcards: settings_of(wildcards).ema_alpha,
+        n_offline=lambda wildcards: settings_of(wildcards.dataset).n_offline,
+        estimator=lambda wildcards: settings_of(wildcards.dataset).offline_p_estimator,
+        ema_alpha=lambda wildcards: settings_of(wildcards.dataset).ema_alpha,
     shell:
         "python3 {input.sources[0]} --requests {input.requests:q}"
         " --n-offline {params.n_offline} --estimator {params.estimator}"

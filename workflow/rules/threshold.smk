@@ -12,16 +12,19 @@ rule threshold:
     output:
         f"{CELL}/threshold.json",
     log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/threshold.log",
+        f"{LOGS}/threshold.log",
+    priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
     conda:
         ENVIRONMENT
     params:
         options=lambda wildcards: options(
             n_slots=N_SLOTS,
             per_completion=CONFIG.per_completion,
-            max_num_batched_tokens=CONFIG.engine.max_num_batched_tokens,
+            max_num_batched_tokens=settings_of_model(
+                wildcards.model
+            ).engine.max_num_batched_tokens,
             seed=CONFIG.seed,
-            memory=memory_options(),
+            memory=memory_options(wildcards.model),
         ),
     shell:
         "python3 {input.sources[0]} --steps {input.steps:q} --termination {input.termination:q}"

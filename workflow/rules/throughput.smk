@@ -16,18 +16,18 @@ rule throughput:
         steps=f"{CELL}/throughput/threshold={{k}}/rep={{rep}}/steps.parquet",
         run=f"{CELL}/throughput/threshold={{k}}/rep={{rep}}/run.json",
     log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/threshold={{k}}-rep={{rep}}.log",
-    priority: lambda wildcards: block_priority(int(wildcards.rep), int(wildcards.k))
+        f"{LOGS}/threshold={{k}}-rep={{rep}}.log",
+    priority: lambda wildcards: block_priority(wildcards.model, wildcards.rep, wildcards.k)
     conda:
         ENVIRONMENT
     threads: workflow.cores
     resources:
         engine=1,
     params:
-        engine=ENGINE,
+        engine=lambda wildcards: engine_options(wildcards.model),
         sampling=SAMPLING,
-        run=lambda wildcards: run_arguments(wildcards),
-        policy=lambda wildcards: f"--threshold {wildcards.k} --drain {settings_of(wildcards).drain}",
+        run=lambda wildcards: run_arguments(wildcards.dataset),
+        policy=lambda wildcards: f"--threshold {wildcards.k} --drain {settings_of(wildcards.dataset).drain}",
         folder=lambda wildcards, output: os.path.dirname(output.run),
     shell:
         "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
@@ -42,11 +42,11 @@ use rule throughput as throughput_mixed with:
         steps=f"{CELL}/throughput/policy=mixed/rep={{rep}}/steps.parquet",
         run=f"{CELL}/throughput/policy=mixed/rep={{rep}}/run.json",
     log:
-        f"logs/{MODEL}/{{dataset}}/N={N_SLOTS}/policy=mixed-rep={{rep}}.log",
-    priority: lambda wildcards: block_priority(int(wildcards.rep), 0)
+        f"{LOGS}/policy=mixed-rep={{rep}}.log",
+    priority: lambda wildcards: block_priority(wildcards.model, wildcards.rep, 0)
     params:
-        engine=ENGINE,
+        engine=lambda wildcards: engine_options(wildcards.model),
         sampling=SAMPLING,
-        run=lambda wildcards: run_arguments(wildcards),
+        run=lambda wildcards: run_arguments(wildcards.dataset),
         policy="",
         folder=lambda wildcards, output: os.path.dirname(output.run),

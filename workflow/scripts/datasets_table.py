@@ -37,18 +37,21 @@ def main() -> None:
     parser.add_argument(
         "manifests", type=Path, nargs="+", help="prompts.json files, prompts.parquet beside each"
     )
+    parser.add_argument("--labels", nargs="+", help="their names in the table and the figure")
     parser.add_argument("--table", type=Path, required=True, help="output: the table as CSV")
     parser.add_argument(
         "--figure", type=Path, required=True, help="output: the histograms, path without ending"
     )
     arguments = parser.parse_args()
-    manifests = {path: read_json(path) for path in arguments.manifests}
-    by_name = {manifest["dataset"]: manifest for manifest in manifests.values()}
+    manifests = [read_json(path) for path in arguments.manifests]
+    labels = arguments.labels or [manifest["dataset"] for manifest in manifests]
+    if len(set(labels)) != len(manifests):
+        parser.error(f"{len(manifests)} manifests want as many different labels, not {labels}")
+    by_name = dict(zip(labels, manifests, strict=True))
+    columns = ["prompt_tokens", "reference_output_tokens"]
     lengths = {
-        manifest["dataset"]: pd.read_parquet(
-            path.with_suffix(".parquet"), columns=["prompt_tokens", "reference_output_tokens"]
-        )
-        for path, manifest in manifests.items()
+        label: pd.read_parquet(path.with_suffix(".parquet"), columns=columns)
+        for label, path in zip(labels, arguments.manifests, strict=True)
     }
     table = overview(by_name)
     with atomic_path(arguments.table) as aside:

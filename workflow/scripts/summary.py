@@ -1,4 +1,4 @@
-"""Put the runs and the verdicts of all datasets into two tables."""
+"""Put the runs and the verdicts of all models and datasets into two tables."""
 
 import argparse
 from pathlib import Path
