@@ -47,13 +47,13 @@ bench: setup     ## speed of the mathematics and of the dataset extraction
 	PYTHONPATH=workflow python benchmarks/bench_datasets.py
 
 datasets: setup  ## extract and tokenize the configured datasets; print and draw them
-	snakemake --cores $(CORES) $(ARGS) datasets
+	snakemake datasets --cores $(CORES) $(ARGS)
 
 figures: setup   ## everything up to the figures
-	snakemake --cores $(CORES) $(ARGS) figures
+	snakemake figures --cores $(CORES) $(ARGS)
 
 report: setup    ## everything up to the report
-	snakemake --cores $(CORES) $(ARGS) results/report.html
+	snakemake results/report.html --cores $(CORES) $(ARGS)
 
 clean:           ## remove results and logs, keep the environment
 	find results -mindepth 1 -not -name .gitkeep -delete

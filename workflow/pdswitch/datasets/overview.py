@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from pdswitch.figures.style import BLACK, BLUE, ORANGE, house_style, new_figure, note, plain
@@ -83,5 +83,6 @@ def _histogram(axes: Axes, lengths: NDArray[Any], colour: str) -> None:
         return
     edges = np.unique(np.rint(np.geomspace(1, int(lengths.max()) + 1, BINS + 1)))
     axes.hist(lengths, edges.tolist(), color=colour)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True, min_n_ticks=1))
     axes.axvline(lengths.mean(), color=BLACK, linewidth=0.8, linestyle=(0, (1, 1.2)))
     axes.set_title(f"mean {lengths.mean():,.0f}", loc="right", fontweight="normal")
