@@ -1,8 +1,12 @@
 """What the workflow reads off a model."""
 
-import pytest
+from itertools import pairwise
 
-from pdswitch.engine.configure import EngineOptions, make_spec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pdswitch.engine.configure import EngineOptions, default_graph_sizes, make_spec
 from pdswitch.model import convert_wheel, describe_model, model_slug
 
 
@@ -68,6 +72,16 @@ def test_a_gpu_engine_has_its_core_apart_and_graphs_up_to_n(tiny_model):
     assert spec.separate_core
     assert spec.num_kv_blocks is None
     assert spec.cuda_graph_sizes == [1, 2, 4, 8, 16, 20]
+
+
+@given(n_slots=st.integers(1, 10_000))
+def test_graph_sizes_cover_every_batch_with_little_padding(n_slots):
+    sizes = default_graph_sizes(n_slots)
+    assert sizes == sorted(set(sizes))
+    assert (sizes[0], sizes[-1]) == (1, n_slots)
+    assert len(sizes) <= 130
+    for below, above in pairwise(sizes):
+        assert above - below <= max(8, above / 8)
 
 
 def test_more_context_than_the_model_has_is_a_sentence(tiny_model):

@@ -135,7 +135,9 @@ class EngineSettings(Strict):
         None, ge=1, description="Cores of a CPU engine. Default: all but one."
     )
     cuda_graph_sizes: list[int] | None = Field(
-        None, description="Batch sizes captured as CUDA graphs. Default: 1, 2, 4, every 8th, N."
+        None,
+        description="Batch sizes captured as CUDA graphs. Default: 1, 2, 4, every 8th to 256, "
+        "every 16th to 512 and so on, and N.",
     )
     seed: int = Field(0, ge=0, description="Seed of vLLM's sampler.")
     vllm_options: dict[str, Any] = Field(

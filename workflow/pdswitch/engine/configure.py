@@ -67,8 +67,7 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
     eager = on_cpu if options.enforce_eager is None else options.enforce_eager
     graphs = options.cuda_graph_sizes
     if graphs is None and not eager:
-        n_slots = options.n_slots
-        graphs = sorted({1, 2, 4, *range(8, n_slots + 1, 8), n_slots})
+        graphs = default_graph_sizes(options.n_slots)
     return EngineSpec(
         model=model.path,
         model_digest=model.digest,
@@ -95,6 +94,19 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
         vllm_version=installed_vllm(),
         source_digest=source_digest(),
     )
+
+
+def default_graph_sizes(n_slots: int) -> list[int]:
+    """Return the batch sizes captured as CUDA graphs by default: 1, 2, 4, every 8th, and N.
+
+    Beyond 256 the gap grows with the size, so that padding stays below an eighth and a thousand
+    slots do not take a thousand graphs.
+    """
+    sizes, size = {1, 2, 4, n_slots}, 8
+    while size < n_slots:
+        sizes.add(size)
+        size += max(8, (1 << size.bit_length()) // 32)
+    return sorted(size for size in sizes if size <= n_slots)
 
 
 def default_threads() -> int:
