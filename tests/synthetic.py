@@ -65,6 +65,7 @@ def play(n_slots: int, threshold: int, count: int, seed: int = 0) -> pd.DataFram
                 "kv_blocks": running * 4,
                 "preempted": 0,
                 "cached_tokens": 0,
+                "refill_cause": "threshold" if refill else "",
             }
         )
     return pd.DataFrame(rows)

@@ -31,6 +31,7 @@ def run():
             "kv_blocks": [2, 3, 2, 3],
             "preempted": [0] * 4,
             "cached_tokens": [0] * 4,
+            "refill_cause": ["idle", "", "idle", ""],
         }
     )
     requests = pd.DataFrame(
@@ -93,6 +94,13 @@ def test_refills_of_several_steps_count_once(run):
     steps, _, _ = run
     chunked = steps.assign(prefill_tokens=[20, 20, 0, 20], admitted=[2, 1, 0, 1])
     assert refill_sizes(chunked) == [3, 1]
+
+
+def test_refills_that_the_latency_guard_forced_are_counted(run):
+    steps, requests, _ = run
+    assert run_metrics(steps, requests, 2)["forced_refills"] == 0
+    steps["refill_cause"] = ["idle", "", "max_hold", ""]
+    assert run_metrics(steps, requests, 2)["forced_refills"] == 1
 
 
 def test_a_valid_run_has_no_reason_against_it(run):

@@ -15,23 +15,43 @@ slots = st.integers(1, 300)
 @given(threshold=slots, free=st.integers(0, 300), waiting=st.integers(1, 300), running=slots)
 def test_fixed_refills_exactly_at_k_free_slots(threshold, free, waiting, running):
     policy = Policy(kind="fixed", threshold=threshold, drain="strict")
-    due = policy.refill_due(threshold, free, waiting, running)
-    assert due == (free >= threshold and free > 0)
+    cause = policy.refill_cause(threshold, free, waiting, running)
+    assert cause == ("threshold" if free >= threshold and free > 0 else None)
 
 
 @given(threshold=slots, free=st.integers(1, 300), waiting=st.integers(1, 300), running=slots)
 def test_eager_drain_refills_when_all_that_wait_fit(threshold, free, waiting, running):
     policy = Policy(kind="fixed", threshold=threshold, drain="eager")
-    due = policy.refill_due(threshold, free, waiting, running)
-    assert due == (free >= min(threshold, waiting))
+    cause = policy.refill_cause(threshold, free, waiting, running)
+    assert (cause is not None) == (free >= min(threshold, waiting))
+    assert (cause == "drain") == (waiting <= free < threshold)
 
 
 @pytest.mark.parametrize("drain", ["eager", "strict"])
 def test_an_idle_engine_always_refills_and_nothing_to_admit_never(drain):
-    policy = Policy(kind="fixed", threshold=8, drain=drain)
-    assert policy.refill_due(8, free=8, waiting=1, running=0)
-    assert not policy.refill_due(8, free=8, waiting=0, running=0)
-    assert not policy.refill_due(1, free=0, waiting=5, running=8)
+    policy = Policy(kind="fixed", threshold=8, drain=drain, max_hold_s=0.1)
+    assert policy.refill_cause(8, free=8, waiting=1, running=0) == "idle"
+    assert policy.refill_cause(8, free=8, waiting=0, running=0, waited_s=9.0) is None
+    assert policy.refill_cause(1, free=0, waiting=5, running=8, waited_s=9.0) is None
+
+
+@given(
+    threshold=slots,
+    free=st.integers(1, 300),
+    waiting=st.integers(1, 300),
+    running=slots,
+    waited=st.floats(0, 10),
+)
+def test_the_guard_refills_at_any_free_slot_once_a_request_has_waited(
+    threshold, free, waiting, running, waited
+):
+    plain = Policy(kind="fixed", threshold=threshold)
+    guarded = Policy(kind="fixed", threshold=threshold, max_hold_s=2.0)
+    state = (threshold, free, waiting, running, waited)
+    due = plain.refill_cause(*state)
+    forced = "max_hold" if waited >= 2.0 else None
+    # It only adds refills, and only those count as forced.
+    assert guarded.refill_cause(*state) == (due or forced)
 
 
 @given(
@@ -47,6 +67,7 @@ def test_table_lookup_equals_searchsorted(edges, p):
     ("fields", "sentence"),
     [
         ({"threshold": 0}, "threshold must be at least 1, got 0"),
+        ({"max_hold_s": 0.0}, "max_hold_s must be above 0, got 0.0; leave it out"),
         ({"update_interval": 0}, "update_interval must be at least 1, got 0"),
         ({"smoothing": 0.0}, r"smoothing must be in \(0, 1\], got 0.0"),
         ({"kind": "adaptive"}, "needs a table"),

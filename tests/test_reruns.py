@@ -113,6 +113,14 @@ def test_one_dataset_s_run_options_rerun_its_runs_alone(copy):
     assert copy.planned_jobs() == sorted([*again, "summary", "report"])
 
 
+def test_a_latency_guard_reruns_the_runs_that_have_one(copy):
+    datasets = copy.config()["datasets"]
+    copy.configure(datasets=datasets | {"own": datasets["own"] | {"max_hold_s": 2.0}})
+    again = jobs("online aggregate figures", "own") + all_runs(copy, "own")
+    again = [job for job in again if not job.startswith("throughput_mixed")]
+    assert copy.planned_jobs() == sorted([*again, "summary", "report"])
+
+
 def test_a_local_data_file_reruns_its_dataset_s_chain_alone(copy):
     file = copy.folder / "own.jsonl"
     file.write_text(file.read_text().replace("What", "How much"))

@@ -169,6 +169,8 @@ def test_drain_rules(engine):
     eager = serve(engine, Policy(kind="fixed", threshold=6, drain="eager"), wanted)
     strict = serve(engine, Policy(kind="fixed", threshold=6, drain="strict"), wanted)
     assert refills(eager) == refills(strict) == [8, 3]
+    assert [step.refill_cause for step in eager.steps if step.admitted] == ["idle", "drain"]
+    assert [step.refill_cause for step in strict.steps if step.admitted] == ["idle", "threshold"]
 
     def free_at_second_refill(record: RunRecord) -> int:
         second = next(step for step in record.steps[1:] if step.admitted)
@@ -194,6 +196,23 @@ def test_chunked_prefill_when_the_budget_is_smaller_than_the_refill(engine):
     assert mixed_steps(record) == 0
     assert max(step.prefill_tokens for step in record.steps) == 512
     assert refills(record) == [8, 8]
+
+
+def test_the_latency_guard_admits_before_k_is_reached_and_says_so(engine):
+    wanted = requests(40, mean_output=20)
+    plain = serve(engine, Policy(kind="fixed", threshold=8), wanted)
+    # All requests of a run wait from its start, so that a guard this short always holds.
+    guarded = serve(engine, Policy(kind="fixed", threshold=8, max_hold_s=1e-6), wanted)
+    check_complete(guarded, wanted)
+    assert mixed_steps(guarded) == 0
+    causes = [step.refill_cause for step in guarded.steps if step.prefill_tokens]
+    assert causes[0] == "idle"
+    assert causes.count("max_hold") >= 8
+    assert {step.refill_cause for step in plain.steps} <= {"", "idle", "threshold", "drain"}
+    assert len(refills(guarded)) > 2 * len(refills(plain))
+    # A guard that nobody waits for changes nothing.
+    patient = serve(engine, Policy(kind="fixed", threshold=8, max_hold_s=1e6), wanted)
+    assert refills(patient) == refills(plain)
 
 
 def test_adaptive_moves_k_as_the_lengths_change(engine):

@@ -74,6 +74,14 @@ class DatasetSettings(Strict):
         description="With fewer than k requests waiting: refill as soon as they all fit (eager), "
         "or still wait for k free slots or an idle engine (strict).",
     )
+    max_hold_s: float | None = Field(
+        None,
+        gt=0,
+        description="Latency guard, s: once the oldest waiting request has waited so long since it "
+        "arrived, every free slot is filled at once, whatever k is. In a measured run all requests "
+        "arrive at the start, so that after this time it is as with k = 1; `forced_refills` counts "
+        "how often. Default: no guard.",
+    )
     lengths: Lengths | None = Field(
         None,
         description="Output lengths of the measured runs: as in the termination run (replay), "

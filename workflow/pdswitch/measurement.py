@@ -152,6 +152,7 @@ def measure(
         "policy": policy.kind,
         "threshold": policy.threshold if policy.kind == "fixed" else None,
         "drain": policy.drain,
+        "max_hold_s": policy.max_hold_s,
         "n_slots": engine.facts["n_slots"],
         "started_at": started.isoformat(),
         "wall_s": record.steps[-1].done_s,

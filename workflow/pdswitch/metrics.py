@@ -79,6 +79,7 @@ def run_metrics(
         "preemptions": int(requests["preemptions"].sum()),
         "steps": len(steps),
         "refills": len(refills),
+        "forced_refills": int((steps["refill_cause"] == "max_hold").sum()),
         # The first refill fills all slots whatever k is.
         "mean_refill": float(np.mean(refills[1:])) if len(refills) > 1 else None,
         "excluded": len(requests) - len(counted),

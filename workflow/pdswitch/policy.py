@@ -11,6 +11,10 @@ import msgspec
 
 from pdswitch.online import EstimatorName, make_estimator
 
+# Why a refill began: no request was running, k slots were free, all that waited fitted in, or the
+# oldest waiting request had waited max_hold_s.
+RefillCause = Literal["idle", "threshold", "drain", "max_hold"]
+
 
 class ThresholdTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The step function p -> k*.
@@ -49,6 +53,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         threshold: k, in slots; for ``adaptive`` the k before the first update.
         drain: with fewer than k requests waiting, ``eager`` refills as soon as they all fit,
             ``strict`` still waits for k free slots or an idle engine.
+        max_hold_s: latency guard: once the oldest waiting request has waited so many seconds since
+            it arrived, every free slot is filled at once, whatever k is; None for no guard. Where
+            more requests wait than slots become free, that is k = 1 from then on.
         table: p -> k*, for ``adaptive``.
         update_interval: completions between two look-ups.
         estimator: how p is estimated from the completed outputs.
@@ -59,6 +66,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     kind: Literal["mixed", "fixed", "adaptive"] = "mixed"
     threshold: int = 1
     drain: Literal["eager", "strict"] = "eager"
+    max_hold_s: float | None = None
     table: ThresholdTable | None = None
     update_interval: int = 32
     estimator: EstimatorName = "ema_length"
@@ -72,25 +80,36 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError(f"update_interval must be at least 1, got {self.update_interval}")
         if not 0 < self.smoothing <= 1:
             raise ValueError(f"smoothing must be in (0, 1], got {self.smoothing}")
+        if self.max_hold_s is not None and not self.max_hold_s > 0:
+            raise ValueError(
+                f"max_hold_s must be above 0, got {self.max_hold_s}; leave it out for no guard"
+            )
         if self.kind == "adaptive" and self.table is None:
             raise ValueError("an adaptive policy needs a table p -> k*; give table, or use fixed")
 
-    def refill_due(self, threshold: int, free: int, waiting: int, running: int) -> bool:
-        """Say whether to stop decoding and refill now.
+    def refill_cause(
+        self, threshold: int, free: int, waiting: int, running: int, waited_s: float = 0.0
+    ) -> RefillCause | None:
+        """Say why to stop decoding and refill now, or None to go on decoding.
 
         Args:
             threshold: k in force.
             free: slots without a request.
             waiting: requests without a slot.
             running: requests in slots.
+            waited_s: how long the oldest of the waiting requests has waited, s.
         """
         if waiting == 0 or free == 0:
-            return False
+            return None
         if running == 0:
-            return True
-        if self.drain == "eager":
-            threshold = min(threshold, waiting)
-        return free >= threshold
+            return "idle"
+        if free >= threshold:
+            return "threshold"
+        if self.drain == "eager" and free >= waiting:
+            return "drain"
+        if self.max_hold_s is not None and waited_s >= self.max_hold_s:
+            return "max_hold"
+        return None
 
 
 class KStarUpdate(msgspec.Struct, frozen=True):

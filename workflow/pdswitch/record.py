@@ -21,6 +21,10 @@ class Step(NamedTuple):
     `duration_s` runs from the later of `schedule_s` and the previous step's `done_s` to `done_s`,
     so that durations add up to the wall clock. Under asynchronous scheduling the split between a
     refill and the decode step before it is off: see `pdswitch.profiling.attribution`.
+
+    `refill_cause` is empty but for the steps of a refill: the first one says why it began (see
+    `pdswitch.policy.RefillCause`), the others ``continued``. A step of a refill that admits nothing
+    found no KV memory.
     """
 
     step: int
@@ -39,6 +43,7 @@ class Step(NamedTuple):
     kv_blocks: int
     preempted: int
     cached_tokens: int
+    refill_cause: str
 
 
 class RequestRow(NamedTuple):
@@ -57,7 +62,7 @@ class RequestRow(NamedTuple):
 
 
 STEP_TYPES = {name: "float64" if name.endswith("_s") else "int32" for name in Step._fields}
-STEP_TYPES["context_tokens"] = "int64"
+STEP_TYPES |= {"context_tokens": "int64", "refill_cause": "string"}
 
 REQUEST_TYPES = {
     name: "string"

@@ -20,7 +20,14 @@ from pdswitch.statistics import (
 )
 from pdswitch.validity import rejections
 
-AVERAGED = ("output_tokens_per_s", "total_tokens_per_s", "mean_refill", "kv_high_water")
+AVERAGED = (
+    "output_tokens_per_s",
+    "total_tokens_per_s",
+    "refills",
+    "forced_refills",
+    "mean_refill",
+    "kv_high_water",
+)
 LATENCIES = ("ttft", "tpot", "itl", "e2e")
 
 
@@ -310,6 +317,7 @@ def run_rows(dataset: str, model: str, runs: list[MeasuredRun]) -> pd.DataFrame:
                 "n_slots": run.facts["n_slots"],
                 "policy": run.facts["policy"],
                 "threshold": run.facts["threshold"],
+                "max_hold_s": run.facts.get("max_hold_s"),
                 "rep": run.facts.get("rep"),
                 "started_at": run.facts["started_at"],
                 "valid": not run.reasons,
@@ -319,7 +327,7 @@ def run_rows(dataset: str, model: str, runs: list[MeasuredRun]) -> pd.DataFrame:
         )
     frame = pd.DataFrame(rows)
     integers = ["threshold", "rep"]
-    return frame.astype(dict.fromkeys(integers, "Int64"))
+    return frame.astype(dict.fromkeys(integers, "Int64") | {"max_hold_s": "float64"})
 
 
 def truncated_samples(requests: pd.DataFrame, prompts: pd.DataFrame) -> list[dict[str, Any]]:

@@ -13,8 +13,7 @@ vLLM's scheduler interface is not public. What is used of it beyond the overridd
 """
 
 import time
-from collections import deque
-from pathlib import Path
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,7 +21,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.interface import PauseState
 
 from pdswitch.policy import Controller, Policy
-from pdswitch.record import RequestRow, RunRecord, Step
+from pdswitch.run import ORDER_KEY, PendingStep, Run, RunOrder, read_order
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -30,82 +29,7 @@ if TYPE_CHECKING:
     from vllm.v1.outputs import ModelRunnerOutput
     from vllm.v1.request import Request
 
-ORDER_KEY = "pdswitch"
-NAN = float("nan")
-
-
-class RunOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the first request of a run carries in `SamplingParams.extra_args["pdswitch"]`.
-
-    Attributes:
-        policy: in force from the run's first step.
-        requests: size of the run; its first step waits until all of them have arrived.
-        record_path: where the record is written when the last request has ended; None for nowhere.
-    """
-
-    policy: Policy
-    requests: int = 1
-    record_path: str | None = None
-
-
-class Run:
-    """A run in progress: its order, the requests it has seen, and the rows recorded so far."""
-
-    def __init__(self, order: RunOrder, n_slots: int) -> None:
-        self.order = order
-        self.controller = Controller(order.policy, n_slots)
-        self.arrived = 0
-        self.ended = 0
-        self.start: float | None = None
-        self.last_done = 0.0
-        self.steps: list[Step] = []
-        self.requests: list[RequestRow] = []
-        self.arrival: dict[str, float] = {}
-        self.admitted: dict[str, float] = {}
-        self.first_token: dict[str, float] = {}
-
-    @property
-    def complete(self) -> bool:
-        """Whether every request has arrived, so that the first step may begin."""
-        return self.arrived >= self.order.requests
-
-    @property
-    def over(self) -> bool:
-        """Whether every request has arrived and ended."""
-        return self.complete and self.ended >= self.arrived
-
-    def seconds(self, moment: float) -> float:
-        """Seconds from the run's first step to this moment of the monotonic clock."""
-        return NAN if self.start is None else moment - self.start
-
-    def write(self) -> None:
-        """Write the record where the order wants it."""
-        if self.order.record_path is not None:
-            record = RunRecord(self.steps, self.requests, self.controller.history)
-            record.write(Path(self.order.record_path))
-
-
-class PendingStep(msgspec.Struct):
-    """A scheduled step whose output has not arrived yet.
-
-    `run` is None for a step that belongs to no run; `first_tokens` names the requests whose
-    prompt the step completes; the other fields are those of `Step`.
-    """
-
-    run: Run | None
-    scheduled: float
-    prefill_requests: int
-    prefill_tokens: int
-    admitted: int
-    decode_requests: int
-    context_tokens: int
-    running: int
-    waiting: int
-    threshold: int
-    kv_blocks: int
-    preempted: int
-    cached_tokens: int
-    first_tokens: list[str]
+__all__ = ["ORDER_KEY", "RunOrder", "SwitchingScheduler", "refuse_unsupported"]
 
 
 class SwitchingScheduler(AsyncScheduler):
@@ -134,6 +58,8 @@ class SwitchingScheduler(AsyncScheduler):
         self._refill_left = 0
         # The last refill found no KV memory: decode until a completion frees some.
         self._starved = False
+        # Since when each request without a slot has waited, the oldest first.
+        self._waiting_since: OrderedDict[str, float] = OrderedDict()
         self._preempted = 0
         self._done = 0.0
         # vLLM 0.32 split the admission limit from the number of slots.
@@ -149,34 +75,45 @@ class SwitchingScheduler(AsyncScheduler):
         """Schedule one step under the policy in force."""
         run, controller = self._run, self._controller
         held = sum(request.num_computed_tokens for request in self.running)
+        cause = ""
         if run is not None and run.complete and run.start is None:
-            run.start = run.last_done = time.monotonic()
+            run.begin(time.monotonic())
         if run is not None and not run.complete:
             output = self._schedule_paused(PauseState.PAUSED_ALL, *args, **kwargs)
         elif controller.policy.kind == "mixed" or self._pause_state != PauseState.UNPAUSED:
             output = super().schedule(*args, **kwargs)
-        elif self._refilling(controller):
+        elif cause := self._refill_cause(controller):
             output = self._schedule_refill(*args, **kwargs)
         else:
             output = self._schedule_paused(PauseState.PAUSED_NEW, *args, **kwargs)
-        self._note_scheduled(output, run, controller, held)
+        self._note_scheduled(output, run, controller, held, cause)
         return output
 
     @property
     def _controller(self) -> Controller:
         return self._default if self._run is None else self._run.controller
 
-    def _refilling(self, controller: Controller) -> bool:
-        """Go on with the refill under way, or begin one if it is due."""
+    def _refill_cause(self, controller: Controller) -> str:
+        """Go on with the refill under way, or begin one if it is due; empty for a decode step."""
         running, waiting = self.get_request_counts()
         if self._prefilling or (self._refill_left and waiting):
-            return True
+            return "continued"
+        if self._starved and running:
+            return ""
         free = self._n_slots - running
-        due = controller.policy.refill_due(controller.threshold, free, waiting, running)
-        if not due or (self._starved and running):
-            return False
+        cause = controller.policy.refill_cause(
+            controller.threshold, free, waiting, running, self._longest_wait()
+        )
+        if cause is None:
+            return ""
         self._refill_left = min(free, waiting)
-        return True
+        return cause
+
+    def _longest_wait(self) -> float:
+        """Return how long the oldest request without a slot has waited, s."""
+        for since in self._waiting_since.values():
+            return time.monotonic() - since
+        return 0.0
 
     def _schedule_refill(self, *args: Any, **kwargs: Any) -> "SchedulerOutput":
         for request in self.running:
@@ -211,24 +148,28 @@ class SwitchingScheduler(AsyncScheduler):
         """Queue a request; one that carries a `RunOrder` begins a run."""
         extra = (request.sampling_params and request.sampling_params.extra_args) or {}
         if ORDER_KEY in extra:
-            self._run = Run(_read_order(extra[ORDER_KEY]), self._n_slots)
+            self._run = Run(read_order(extra[ORDER_KEY]), self._n_slots)
+        now = time.monotonic()
         if self._run is not None:
-            self._run.arrived += 1
-            self._run.arrival[request.request_id] = time.monotonic()
+            self._run.request_arrived(request.request_id, now)
+        self._waiting_since[request.request_id] = now
         super().add_request(request)
 
     def _free_request(self, request: "Request", *args: Any, **kwargs: Any) -> Any:
         self._prefilling.discard(request.request_id)
+        self._waiting_since.pop(request.request_id, None)
         self._starved = False
         run = self._run
-        if run is not None and request.request_id in run.arrival:
-            self._note_ended(request, run)
+        if run is not None and request.request_id in run:
+            run.request_ended(request, self._done)
+            run.controller.completed(request.num_output_tokens, run.seconds(self._done))
         else:
             self._default.completed(request.num_output_tokens, self._done)
         return super()._free_request(request, *args, **kwargs)
 
     def _preempt_request(self, request: "Request", *args: Any, **kwargs: Any) -> None:
         self._prefilling.discard(request.request_id)
+        self._waiting_since[request.request_id] = time.monotonic()
         self._preempted += 1
         super()._preempt_request(request, *args, **kwargs)
 
@@ -240,12 +181,15 @@ class SwitchingScheduler(AsyncScheduler):
         run: Run | None,
         controller: Controller,
         held: int,
+        cause: str,
     ) -> None:
         scheduled = output.num_scheduled_tokens
         new = output.scheduled_new_reqs
         prefills = {request.req_id for request in new}
         prefills |= output.scheduled_cached_reqs.resumed_req_ids
         admitted = len(prefills)
+        for name in prefills:
+            self._waiting_since.pop(name, None)
         prefills |= self._prefilling & scheduled.keys()
         unfinished = {name for name in prefills if self.requests[name].is_prefill_chunk}
         self._prefilling = (self._prefilling - prefills) | unfinished
@@ -253,7 +197,7 @@ class SwitchingScheduler(AsyncScheduler):
         now = time.monotonic()
         if run is not None and run.start is not None:
             for request in new:
-                run.admitted.setdefault(request.req_id, now - run.start)
+                run.request_admitted(request.req_id, now)
         blocks = self.kv_cache_config.num_blocks
         self._pending.append(
             PendingStep(
@@ -270,6 +214,7 @@ class SwitchingScheduler(AsyncScheduler):
                 kv_blocks=round(self.kv_cache_manager.usage * blocks),
                 preempted=self._preempted,
                 cached_tokens=sum(request.num_computed_tokens for request in new),
+                refill_cause=cause,
                 first_tokens=[name for name in prefills if name not in unfinished],
             )
         )
@@ -285,67 +230,18 @@ class SwitchingScheduler(AsyncScheduler):
         run = pending.run
         if run is None or run is not self._run:
             return super().update_from_output(scheduler_output, model_runner_output)
-        for name in pending.first_tokens:
-            run.first_token.setdefault(name, run.seconds(self._done))
+        run.first_tokens(pending.first_tokens, self._done)
         ended_before = run.ended
         outputs = super().update_from_output(scheduler_output, model_runner_output)
-        run.steps.append(_step(pending, run, self._done, run.ended - ended_before))
-        run.last_done = self._done
+        run.step_done(pending, self._done, run.ended - ended_before)
         if run.over:
             run.write()
             self._run = None
         return outputs
 
-    def _note_ended(self, request: "Request", run: Run) -> None:
-        name = request.request_id
-        run.ended += 1
-        run.requests.append(
-            RequestRow(
-                request_id=name,
-                prompt_tokens=request.num_prompt_tokens,
-                max_tokens=request.max_tokens,
-                output_tokens=request.num_output_tokens,
-                finish_reason=str(request.get_finished_reason()),
-                arrival_s=run.seconds(run.arrival[name]),
-                admitted_s=run.admitted.get(name, NAN),
-                first_token_s=run.first_token.get(name, NAN),
-                finish_s=run.seconds(self._done),
-                preemptions=request.num_preemptions,
-            )
-        )
-        run.controller.completed(request.num_output_tokens, run.seconds(self._done))
-
-
-def _step(pending: PendingStep, run: Run, done: float, finished: int) -> Step:
-    return Step(
-        step=len(run.steps),
-        schedule_s=run.seconds(pending.scheduled),
-        done_s=run.seconds(done),
-        duration_s=done - max(pending.scheduled, run.last_done),
-        prefill_requests=pending.prefill_requests,
-        prefill_tokens=pending.prefill_tokens,
-        admitted=pending.admitted,
-        decode_requests=pending.decode_requests,
-        context_tokens=pending.context_tokens,
-        running=pending.running,
-        waiting=pending.waiting,
-        threshold=pending.threshold,
-        finished=finished,
-        kv_blocks=pending.kv_blocks,
-        preempted=pending.preempted,
-        cached_tokens=pending.cached_tokens,
-    )
-
 
 def _admitted(output: "SchedulerOutput") -> int:
     return len(output.scheduled_new_reqs) + len(output.scheduled_cached_reqs.resumed_req_ids)
-
-
-def _read_order(value: Any) -> RunOrder:
-    # Over HTTP, extra arguments are plain values: there the order comes as JSON text.
-    if isinstance(value, str):
-        return msgspec.json.decode(value, type=RunOrder)
-    return msgspec.convert(value, type=RunOrder)
 
 
 def refuse_unsupported(config: "VllmConfig") -> None:

@@ -134,6 +134,15 @@ def run_arguments(dataset):
     )
 
 
+def fixed_policy(wildcards):
+    """How a run of the sweep switches; the latency guard only where there is one."""
+    settings = settings_of(wildcards.dataset)
+    guard = (
+        "" if settings.max_hold_s is None else f" --max-hold-s {settings.max_hold_s}"
+    )
+    return f"--threshold {wildcards.k} --drain {settings.drain}{guard}"
+
+
 # One model's jobs before the next one's, so that its engine is loaded once; and of each model what
 # the measured jobs wait for, so that none of the next model slips in between.
 PREPARE, PROFILE, ONLINE, BLOCKS = 4_000_000, 3_000_000, 2_000_000, 1_000_000

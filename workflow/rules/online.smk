@@ -29,6 +29,7 @@ rule online:
         run=lambda wildcards: run_arguments(wildcards.dataset),
         options=lambda wildcards: options(
             drain=settings_of(wildcards.dataset).drain,
+            max_hold_s=settings_of(wildcards.dataset).max_hold_s,
             update_interval=settings_of(wildcards.dataset).kstar_update_interval,
             estimator=settings_of(wildcards.dataset).online_p_estimator,
             smoothing=settings_of(wildcards.dataset).ema_alpha,

@@ -27,7 +27,7 @@ rule throughput:
         engine=lambda wildcards: engine_options(wildcards.model),
         sampling=SAMPLING,
         run=lambda wildcards: run_arguments(wildcards.dataset),
-        policy=lambda wildcards: f"--threshold {wildcards.k} --drain {settings_of(wildcards.dataset).drain}",
+        policy=lambda wildcards: fixed_policy(wildcards),
         folder=lambda wildcards, output: os.path.dirname(output.run),
     shell:
         "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"

@@ -15,13 +15,19 @@ def main() -> None:
     add_request_arguments(parser)
     parser.add_argument("--threshold", type=int, help="k; without it the policy is mixed")
     parser.add_argument("--drain", choices=["eager", "strict"], default="eager")
+    parser.add_argument("--max-hold-s", type=float, help="latency guard, s; none without it")
     parser.add_argument("--rep", type=int, default=1, help="number of the repeat")
     parser.add_argument("--output", type=Path, required=True, help="folder for the records")
     arguments = parser.parse_args()
     if arguments.threshold is None:
         policy, label = Policy(kind="mixed"), "mixed"
     else:
-        policy = Policy(kind="fixed", threshold=arguments.threshold, drain=arguments.drain)
+        policy = Policy(
+            kind="fixed",
+            threshold=arguments.threshold,
+            drain=arguments.drain,
+            max_hold_s=arguments.max_hold_s,
+        )
         label = f"k={arguments.threshold}"
     with engine_of(arguments) as engine:
         run = measure(

@@ -15,6 +15,7 @@ ENGINE_SOURCES = (
     "policy.py",
     "online.py",
     "record.py",
+    "run.py",
     "scheduler.py",
     "engine/spec.py",
     "engine/protocol.py",

@@ -124,7 +124,7 @@ class SimulationResult:
 
         if self.steps is None:
             raise ValueError("this run kept no steps; simulate with record=True")
-        return pd.DataFrame(self.steps)
+        return pd.DataFrame(self.steps).astype({"refill_cause": "string"})
 
 
 def simulate(
@@ -279,7 +279,28 @@ def _step_columns(
         "kv_blocks": whole[:, _kernel.KV_BLOCKS],
         "preempted": zeros,
         "cached_tokens": zeros,
+        "refill_cause": _refill_causes(whole, threshold),
     }
+
+
+def _refill_causes(columns: NDArray[np.int32], threshold: int) -> NDArray[np.generic]:
+    """Return why each refill began, as the scheduler records it; the simulator has no guard.
+
+    A refill right after another one, whose requests all had one token, counts as its continuation.
+    """
+    prefill = columns[:, _kernel.PREFILL_TOKENS] > 0
+    before = columns[:, _kernel.RUNNING] - columns[:, _kernel.ADMITTED]
+    free = columns[:, _kernel.RUNNING].max(initial=0) - before
+    return np.select(
+        [
+            ~prefill | (threshold == 0),
+            np.concatenate([[False], prefill[:-1]]),
+            before == 0,
+            free >= threshold,
+        ],
+        ["", "continued", "idle", "threshold"],
+        default="drain",
+    )
 
 
 def _counts(name: str, values: ArrayLike) -> IntArray:
