@@ -20,6 +20,7 @@ include: "workflow/rules/prompts.smk"
 include: "workflow/rules/profile.smk"
 include: "workflow/rules/termination.smk"
 include: "workflow/rules/threshold.smk"
+include: "workflow/rules/slots.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/online.smk"
 include: "workflow/rules/throughput.smk"
@@ -34,14 +35,12 @@ rule all:
     input:
         rules.report.output,
         rules.summary.output,
-        rules.report.input.results,
-        rules.report.input.figures,
-        rules.report.input.pdfs,
+        every_cell(rules.aggregate.output.results, *FIGURES),
         runs=lambda wildcards: [
             run
             for model in MODELS
             for dataset in DATASETS
-            for run in runs_of(model, dataset)
+            for run in runs_of(model, dataset, slots_of(model, dataset))
         ],
 
 
@@ -57,4 +56,4 @@ rule thresholds:
 
 rule figures:
     input:
-        rules.report.input.pdfs,
+        every_cell(*FIGURES),

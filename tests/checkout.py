@@ -41,8 +41,10 @@ class Checkout:
     def planned_jobs(self, *arguments: str) -> list[str]:
         """Return the jobs a run would start: rule and wildcards, sorted.
 
-        The rules of the figures count as one, which counts once for a dataset.
+        The rules of the figures count as one, which counts once for a dataset. That n is the
+        config's batch_size goes without saying.
         """
+        usual = f", n={self.config()['batch_size']}"
         output = self.snakemake("-n", *arguments)
         found = set()
         for rule, details in re.findall(
@@ -50,7 +52,7 @@ class Checkout:
         ):
             wildcards = re.search(r"^ +wildcards: (.*)$", details, re.MULTILINE)
             name = "figures" if rule.startswith("figure_") else rule
-            found.add(f"{name} {wildcards[1]}" if wildcards else name)
+            found.add(f"{name} {wildcards[1].replace(usual, '')}" if wildcards else name)
         return sorted(found - {"all"})
 
     def cell(self, dataset: str, n_slots: int = 4) -> Path:

@@ -15,7 +15,7 @@ def test_defaults_are_the_references():
     assert (config.offline_p_multiplier, config.ema_alpha) == (2.0, 0.3)
     assert (config.kstar_update_interval, config.max_input_tokens) == (32, 32000)
     assert (config.num_prefill_samples, config.num_decode_repeats) == (30, 3)
-    assert (config.gpu_memory_gb, config.oom_tolerance) == (80, 0.05)
+    assert (config.gpu_memory_utilization, config.oom_tolerance) == (0.9, 0.05)
     assert list(config.datasets) == ["alpaca"]
 
 

@@ -4,7 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pdswitch.metrics import inter_token_latencies, refill_sizes, run_metrics, steady_window
+from pdswitch.metrics import (
+    inter_token_latencies,
+    out_of_memory_cycles,
+    refill_sizes,
+    run_metrics,
+    steady_window,
+)
 from pdswitch.results import timeline, verdict_sentence
 from pdswitch.validity import rejections
 
@@ -142,3 +148,13 @@ def test_the_verdict_says_when_there_is_no_interval():
     assert "cannot be told from the best" in verdict_sentence(3, verdict)
     verdict |= {"regret_low": 0.01, "indifference_set": [5]}
     assert verdict_sentence(3, verdict).startswith("k* = 3 is not the best: it costs 2.0 %")
+
+
+def test_cycles_that_run_out_of_memory_are_counted_once_each(run):
+    steps = run[0]
+    assert out_of_memory_cycles(steps) == 0
+    steps = pd.concat([steps, steps, steps], ignore_index=True)
+    steps["preempted"] = [0, 1, 0, 0, 0, 2, 0, 1, 0, 0, 0, 0]
+    assert out_of_memory_cycles(steps) == 3
+    steps["preempted"] = [0, 0, 3, 1, 0, 0, 0, 0, 0, 0, 0, 0]
+    assert out_of_memory_cycles(steps) == 1

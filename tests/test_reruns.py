@@ -236,7 +236,8 @@ def test_a_stash_and_back_reruns_nothing(copy):
 def test_other_slots_lie_beside(copy):
     planned = copy.planned_jobs("--config", "batch_size=3", "k_grid=[1]")
     chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
-    assert planned == sorted([*chain, *PROFILE, "summary", "report"])
+    beside = [f"{job}, n=3" for job in (*chain, *PROFILE)]
+    assert planned == sorted([*beside, "summary", "report"])
     assert all(str(file.parent).count("N=3") == 0 for file in measured(copy))
     # The old ones are still those of the old config; only what spans all cells was another's.
     assert copy.planned_jobs() == []

@@ -28,6 +28,9 @@ STAGES = [
     "report",
 ]
 
+# Not part of the workflow that is traced.
+WITH_OPTIMIZE_BATCH_SIZE = ["kv_budget", "slots"]
+
 MEASURED = ("step_times", "termination", "online", "throughput")
 
 
@@ -82,7 +85,24 @@ def test_every_rule_s_stage_is_listed_here(root):
     used = set()
     for file in (root / "workflow/rules").glob("*.smk"):
         used |= set(re.findall(r'sources\("(\w+)"', file.read_text()))
-    assert used == set(STAGES)
+    assert used == {*STAGES, *WITH_OPTIMIZE_BATCH_SIZE}
+
+
+@pytest.mark.parametrize("stage", WITH_OPTIMIZE_BATCH_SIZE)
+def test_what_other_stages_import_is_what_their_rules_declare(root, tmp_path, stage):
+    subprocess.run(
+        [sys.executable, f"workflow/scripts/{stage}.py", "--help"],
+        cwd=root,
+        env={
+            "PYTHONPATH": f"{root / 'workflow'}:{root / 'tests/tracer'}",
+            "PDSWITCH_TRACE": str(tmp_path),
+        },
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    (record,) = tmp_path.glob("*.json")
+    files = [file.removeprefix(f"{root}/") for file in json.loads(record.read_text())["files"]]
+    assert sorted(files) == sorted(stage_sources(root, stage))
 
 
 def test_a_dataset_s_loader_is_watched_by_that_dataset_alone(root):

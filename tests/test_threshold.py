@@ -20,13 +20,11 @@ TERMINATION = {
     "std_prompt_tokens": 20.0,
     "min_prompt_tokens": 10,
 }
-MODEL = {"weight_bytes": 10**9, "kv_bytes_per_token": 10_000}
 OPTIONS = {
     "n_slots": N_SLOTS,
     "per_completion": "expected",
     "max_num_batched_tokens": 8192,
     "seed": 0,
-    "memory": None,
 }
 
 
@@ -64,22 +62,21 @@ def steps():
 
 
 def test_k_star_is_that_of_the_known_parameters(compute, steps):
-    found = compute(steps, TERMINATION, MODEL, OPTIONS)
+    found = compute(steps, TERMINATION, OPTIONS)
     expected = optimal_threshold(N_SLOTS, 0.02, ALPHA_P, ALPHA_D)
     assert abs(found["k_star"] - expected) <= 1
     assert found["k_star"] == found["k_star_expected"]
     low, high = found["k_star_range"]
     assert low <= found["k_star"] <= high
-    assert found["memory_safe_slots"] is None
 
 
 def test_the_published_form_can_be_asked_for(compute, steps):
-    found = compute(steps, TERMINATION, MODEL, OPTIONS | {"per_completion": "single_exit"})
+    found = compute(steps, TERMINATION, OPTIONS | {"per_completion": "single_exit"})
     assert found["k_star"] == found["k_star_single_exit"]
 
 
 def test_the_table_agrees_with_the_closed_form(compute, steps):
-    found = compute(steps, TERMINATION, MODEL, OPTIONS)
+    found = compute(steps, TERMINATION, OPTIONS)
     edges, thresholds = found["table"]["p_edges"], found["table"]["thresholds"]
     times = found["timing"]
     alpha_p = times["prefill"]["linear"]["alpha_p"]
@@ -90,31 +87,12 @@ def test_the_table_agrees_with_the_closed_form(compute, steps):
 
 
 def test_the_line_is_fitted_over_what_refills_visit(compute, steps):
-    found = compute(steps, TERMINATION, MODEL, OPTIONS)
+    found = compute(steps, TERMINATION, OPTIONS)
     assert found["timing"]["prefill"]["linear"]["token_range"] == [10, 3200]
 
 
-def test_memory_safe_slots_by_both_bounds(compute, steps):
-    memory = {
-        "gpu_memory_gb": 4.0,
-        "gpu_memory_utilization": 0.9,
-        "model_memory_gb": None,
-        "kv_cache_bytes": None,
-        "oom_tolerance": 0.05,
-    }
-    found = compute(steps, TERMINATION, MODEL, OPTIONS | {"memory": memory})["memory_safe_slots"]
-    assert found["normal"]["budget_tokens"] == pytest.approx((3.6e9 - 1e9) / 10_000)
-    assert found["normal"]["n_slots"] <= found["normal"]["n_static"]
-    assert found["published"]["bound"] == "published"
-    with pytest.raises(ValueError, match="leaves no KV cache"):
-        compute(steps, TERMINATION, MODEL, OPTIONS | {"memory": memory | {"gpu_memory_gb": 0.5}})
-    unknown = MODEL | {"weight_bytes": None}
-    with pytest.raises(ValueError, match="set model_memory_gb"):
-        compute(steps, TERMINATION, unknown, OPTIONS | {"memory": memory})
-
-
 def test_its_content_is_json(compute, steps, tmp_path):
-    write_json(tmp_path / "threshold.json", compute(steps, TERMINATION, MODEL, OPTIONS))
+    write_json(tmp_path / "threshold.json", compute(steps, TERMINATION, OPTIONS))
     again = read_json(tmp_path / "threshold.json")
     assert len(again["predicted"]["corrected"]) == N_SLOTS
     assert json.dumps(again)

@@ -70,3 +70,11 @@ def test_natural_lengths_may_differ_from_what_was_asked():
     facts["tokens_asked"] += 100
     assert rejections(steps, requests, facts, replayed=False) == []
     assert rejections(steps, requests, facts, replayed=True) != []
+
+
+def test_where_memory_may_run_out_that_is_measured_not_rejected():
+    steps, requests, facts = records_of(workload(40), 2)
+    steps.loc[5, "preempted"] = 3
+    (reason,) = rejections(steps, requests, facts, True)
+    assert "3 requests were preempted" in reason
+    assert rejections(steps, requests, facts, True, memory_bound=True) == []

@@ -237,9 +237,15 @@ class Config(DatasetSettings, ModelSettings):
         "published script (for comparison).",
     )
     optimize_batch_size: bool = Field(
-        False, description="Compute the memory-safe N* and report it beside batch_size."
+        False,
+        description="Measure with N* slots, the most that the KV memory holds (overrides "
+        "batch_size, with which only step times and answer lengths are first looked at).",
     )
-    gpu_memory_gb: float = Field(80, gt=0, description="Device memory, for N*.")
+    gpu_memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="Device memory, for N*. Default: the KV memory is what the engine found.",
+    )
     oom_tolerance: float = Field(
         0.05,
         gt=0,
@@ -284,7 +290,9 @@ class Config(DatasetSettings, ModelSettings):
                     "length comes from the top-level max_input_tokens and max_output_tokens; "
                     "raise those"
                 )
-            too_large = isinstance(settings.k_grid, list) and max(settings.k_grid)
+            # N* is not known yet.
+            known = not self.optimize_batch_size
+            too_large = known and isinstance(settings.k_grid, list) and max(settings.k_grid)
             if too_large and too_large > self.batch_size:
                 raise ValueError(
                     f"k_grid of {name} contains {too_large}, but only {self.batch_size} slots "

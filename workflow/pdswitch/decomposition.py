@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pdswitch.profiling.curves import step_times_of
 from pdswitch.simulation import geometric_lengths, simulate
 from pdswitch.theory import StepTimes
 
@@ -93,12 +94,6 @@ def decompose(
     ]
     terms = [float(np.log(before / after)) for before, after in pairwise(chain)]
     return dict(zip(SOURCES, terms, strict=True)) | {"total": sum(terms)}
-
-
-def step_times_of(timing: dict[str, Any]) -> StepTimes:
-    """Return the straight fits of a `timing` block."""
-    prefill, decode = timing["prefill"]["linear"], timing["decode"]["linear"]
-    return StepTimes(prefill["alpha_p"], prefill["beta_p"], decode["alpha_d"], decode["beta_d"])
 
 
 def fitted_seconds(steps: pd.DataFrame, times: StepTimes) -> float:

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 QUANTILES = (0.5, 0.95, 0.99)
 
@@ -80,6 +81,7 @@ def run_metrics(
         "steps": len(steps),
         "refills": len(refills),
         "forced_refills": int((steps["refill_cause"] == "max_hold").sum()),
+        "out_of_memory_cycles": out_of_memory_cycles(steps),
         # The first refill fills all slots whatever k is.
         "mean_refill": float(np.mean(refills[1:])) if len(refills) > 1 else None,
         "excluded": len(requests) - len(counted),
@@ -88,10 +90,19 @@ def run_metrics(
 
 def refill_sizes(steps: pd.DataFrame) -> list[int]:
     """Return the requests admitted in each run of consecutive steps with prefill."""
+    number, admitted = _cycle_numbers(steps), steps["admitted"].to_numpy()
+    return [int(admitted[number == cycle].sum()) for cycle in range(1, number[-1] + 1)]
+
+
+def out_of_memory_cycles(steps: pd.DataFrame) -> int:
+    """Return in how many cycles, from one refill to the next, KV memory ran out and preempted."""
+    return len(set(_cycle_numbers(steps)[(steps["preempted"] > 0).to_numpy()]))
+
+
+def _cycle_numbers(steps: pd.DataFrame) -> NDArray[np.int64]:
+    """Return for every step how many runs of prefill steps have begun, its own included."""
     prefills = (steps["prefill_tokens"] > 0).to_numpy()
-    admitted = steps["admitted"].to_numpy()
-    number = np.cumsum(prefills & ~np.concatenate([[False], prefills[:-1]]))
-    return [int(admitted[prefills & (number == i)].sum()) for i in range(1, number[-1] + 1)]
+    return np.cumsum(prefills & ~np.concatenate([[False], prefills[:-1]]))
 
 
 def inter_token_latencies(steps: pd.DataFrame, requests: pd.DataFrame) -> pd.Series:

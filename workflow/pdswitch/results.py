@@ -58,7 +58,9 @@ class MeasuredRun:
         return str(self.facts["threshold"]) if policy == "fixed" else str(policy)
 
 
-def load_run(folder: Path, replayed: bool, excluded: frozenset[str]) -> MeasuredRun:
+def load_run(
+    folder: Path, replayed: bool, excluded: frozenset[str], memory_bound: bool = False
+) -> MeasuredRun:
     """Read the records of a run and judge it."""
     facts = read_json(folder / "run.json")
     steps = pd.read_parquet(folder / "steps.parquet")
@@ -67,7 +69,7 @@ def load_run(folder: Path, replayed: bool, excluded: frozenset[str]) -> Measured
         folder,
         facts,
         run_metrics(steps, requests, facts["n_slots"], excluded),
-        rejections(steps, requests, facts, replayed),
+        rejections(steps, requests, facts, replayed, memory_bound),
         steps,
         requests,
     )
@@ -81,6 +83,7 @@ def dataset_results(
     runs: list[MeasuredRun],
     online: MeasuredRun,
     history: pd.DataFrame,
+    slots: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `{dataset}_results.json`; docs/results.md describes every field.
 
@@ -92,6 +95,7 @@ def dataset_results(
         runs: the sweep, ``mixed`` among it.
         online: the adaptive run.
         history: of its k*.
+        slots: content of `slots.json` where N is N*.
 
     Where no block has a valid run of every k that has any, nothing can be compared: k̂ and all
     that rests on it are None. A k without a valid run is left out of the comparison.
@@ -101,8 +105,8 @@ def dataset_results(
     k_star = int(theory["k_star"])
     makespan = _compare(valid, "throughput")
     steady = _compare(valid, "steady_throughput")
-    by_k = {str(k): _block([run for run in valid if run.label == str(k)]) for k in thresholds}
-    mixed = _block([run for run in valid if run.label == "mixed"])
+    by_k = {str(k): _block(by_label(valid, str(k))) for k in thresholds}
+    mixed = _block(by_label(valid, "mixed"))
     k_hat = makespan.k_hat if makespan else None
     x_star = by_k[str(k_star)]["throughput"]["mean"]
     x_hat = by_k[str(k_hat)]["throughput"]["mean"] if k_hat else None
@@ -143,9 +147,7 @@ def dataset_results(
         "online": _block([online]),
         "verdict": _verdict(makespan, steady, k_star, mixed["throughput"]["mean"], x_hat),
         "prediction": _prediction(theory, thresholds, by_k, runs),
-        "error_decomposition": _error_decomposition(
-            theory, [run for run in valid if run.label == str(k_star)]
-        ),
+        "error_decomposition": _error_decomposition(theory, by_label(valid, str(k_star))),
         "sensitivity": theory["sensitivity"],
         "transition_points": theory["transition_points"],
         "rejected": [
@@ -153,9 +155,28 @@ def dataset_results(
             for run in [*runs, online]
             if run.reasons
         ],
+        "memory": slots and slots | {"measured": out_of_memory(by_label(valid, str(k_star)))},
         "truncated": termination["truncated"],
         "degenerate": termination["degenerate"],
         "environment": runs[0].facts["engine"],
+    }
+
+
+def by_label(runs: list[MeasuredRun], label: str) -> list[MeasuredRun]:
+    """Return the runs with a label: ``mixed``, ``online``, or k."""
+    return [run for run in runs if run.label == label]
+
+
+def out_of_memory(runs: list[MeasuredRun]) -> dict[str, Any]:
+    """Return how often KV memory ran out in these runs: cycles, those in which it did, the rate."""
+    cycles = sum(run.metrics["refills"] for run in runs)
+    bad = sum(run.metrics["out_of_memory_cycles"] for run in runs)
+    return {
+        "cycles": cycles,
+        "out_of_memory_cycles": bad,
+        "out_of_memory_rate": bad / cycles if cycles else None,
+        "preemptions": sum(run.metrics["preemptions"] for run in runs),
+        "kv_high_water": max((run.metrics["kv_high_water"] for run in runs), default=None),
     }
 
 

@@ -8,7 +8,11 @@ CLOCK_TOLERANCE = 0.05
 
 
 def rejections(
-    steps: pd.DataFrame, requests: pd.DataFrame, facts: dict[str, Any], replayed: bool
+    steps: pd.DataFrame,
+    requests: pd.DataFrame,
+    facts: dict[str, Any],
+    replayed: bool,
+    memory_bound: bool = False,
 ) -> list[str]:
     """Return the reasons not to count a run, one sentence each; empty for a valid one.
 
@@ -17,6 +21,8 @@ def rejections(
         requests: request records.
         facts: content of `run.json`.
         replayed: whether every request had to generate exactly what it was asked for.
+        memory_bound: whether N was chosen so that KV memory may run out now and then; that it
+            does is then part of what is measured.
     """
     reasons = []
     if replayed and facts["output_tokens"] != facts["tokens_asked"]:
@@ -35,10 +41,10 @@ def rejections(
     if mixed and facts["policy"] != "mixed":
         reasons.append(f"{mixed} steps mixed prefill and decode")
     preempted = int(steps["preempted"].sum())
-    if preempted:
+    if preempted and not memory_bound:
         reasons.append(f"{preempted} requests were preempted: the KV memory is too small for N")
     empty = int(((steps["prefill_tokens"] == 0) & (steps["decode_requests"] == 0)).sum())
-    if empty:
+    if empty and not memory_bound:
         reasons.append(f"{empty} steps were empty: a refill found no KV memory")
     cached = int(steps["cached_tokens"].sum())
     if cached:

@@ -7,12 +7,13 @@
 rule aggregate:
     input:
         sources=sources("aggregate"),
-        runs=lambda wildcards: runs_of(wildcards.model, wildcards.dataset),
+        runs=lambda wildcards: runs_of(wildcards.model, wildcards.dataset, wildcards.n),
         online=rules.online.output.run,
         threshold=rules.threshold.output,
         termination=rules.estimate.output,
         requests=rules.termination.output.requests,
         prompts=rules.prompts.output.prompts,
+        slots=rules.slots.output if CONFIG.optimize_batch_size else [],
     output:
         results=f"{CELL}/{{dataset}}_results.json",
         table=f"{CELL}/runs.parquet",
@@ -36,7 +37,7 @@ rule aggregate:
         "python3 {input.sources[0]} --dataset {wildcards.dataset:q} --settings {params.settings:q}"
         " --prompts {input.prompts:q} --termination {input.termination:q}"
         " --requests {input.requests:q} --threshold {input.threshold:q} --online {input.online:q}"
-        " --runs {input.runs:q} --results {output.results:q} --table {output.table:q}"
+        " --runs {input.runs:q} --slots {input.slots:q} --results {output.results:q} --table {output.table:q}"
         " --truncated {output.truncated:q} --timeline {output.timeline:q} 2>&1 | tee {log:q}"
 
 

@@ -36,25 +36,49 @@ shell.prefix(
 )
 
 RESULTS = CONFIG.output_dir.rstrip("/")
-N_SLOTS = CONFIG.batch_size
 # By the name they have in paths, in the order they are measured.
 MODELS = {model_slug(name): name for name in CONFIG.models}
 DATASETS = sorted(CONFIG.datasets)
 MODEL = f"{RESULTS}/{{model}}"
-CELL = f"{MODEL}/{{dataset}}/N={N_SLOTS}"
-LOGS = f"logs/{{model}}/{{dataset}}/N={N_SLOTS}"
+CELL = f"{MODEL}/{{dataset}}/N={{n}}"
+LOGS = "logs/{model}/{dataset}/N={n}"
 
 
 wildcard_constraints:
     dataset="|".join(map(re.escape, DATASETS)),
     model="|".join(map(re.escape, MODELS)),
+    n=r"\d+",
     k=r"\d+",
     rep=r"\d+",
 
 
+def slots_of(model, dataset):
+    """N: batch_size, or with optimize_batch_size N*, known once the slots checkpoint has run."""
+    if not CONFIG.optimize_batch_size:
+        return CONFIG.batch_size
+    with open(checkpoints.slots.get(model=model, dataset=dataset).output[0]) as file:
+        return json.load(file)["n_slots"]
+
+
 def every_cell(*patterns):
-    """The paths of these patterns for every model and dataset, each path once."""
-    return list(dict.fromkeys(expand(patterns, model=MODELS, dataset=DATASETS)))
+    """Input function: the paths of these patterns for every model and dataset, each path once."""
+    needs_slots = any("{n}" in pattern for pattern in patterns)
+
+    def paths(wildcards):
+        return list(
+            dict.fromkeys(
+                pattern.format(
+                    model=model,
+                    dataset=dataset,
+                    n=slots_of(model, dataset) if needs_slots else None,
+                )
+                for model in MODELS
+                for dataset in DATASETS
+                for pattern in patterns
+            )
+        )
+
+    return paths
 
 
 def sources(stage, *chosen):
@@ -85,13 +109,18 @@ def settings_of_model(model):
 
 
 @cache
-def engine_options(model):
-    """What the engine of a model depends on."""
+def engine_options(model, n):
+    """What the engine of a model with n slots depends on."""
     settings = settings_of_model(model)
     keeping = {"idle_timeout_s", "start_timeout_s"}
+    engine = settings.engine.model_dump(exclude=keeping)
+    if int(n) != CONFIG.batch_size:
+        # N* slots share the memory that N* was computed for.
+        with open(checkpoints.kv_budget.get(model=model).output[0]) as file:
+            engine["num_kv_blocks"] = json.load(file)["blocks"]
     return options(
-        **settings.engine.model_dump(exclude=keeping),
-        n_slots=N_SLOTS,
+        **engine,
+        n_slots=int(n),
         max_input_tokens=CONFIG.max_input_tokens,
         max_output_tokens=CONFIG.max_output_tokens,
         tensor_parallel_size=settings.tensor_parallel_size,
@@ -112,17 +141,14 @@ ENVIRONMENT = os.path.join(
 
 
 def memory_options(model):
-    """What N* of a model is computed from, or nothing if it is not wanted."""
-    if not CONFIG.optimize_batch_size:
-        return None
+    """What the KV budget of a model is computed from."""
     settings = settings_of_model(model)
-    return {
-        "gpu_memory_gb": CONFIG.gpu_memory_gb,
-        "gpu_memory_utilization": settings.gpu_memory_utilization,
-        "model_memory_gb": settings.model_memory_gb,
-        "kv_cache_bytes": settings.kv_cache_bytes,
-        "oom_tolerance": CONFIG.oom_tolerance,
-    }
+    return options(
+        gpu_memory_gb=CONFIG.gpu_memory_gb,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        model_memory_gb=settings.model_memory_gb,
+        kv_cache_bytes=settings.kv_cache_bytes,
+    )
 
 
 def run_arguments(dataset):
@@ -167,16 +193,17 @@ def repeats_of(dataset):
     return range(1, settings_of(dataset).repeats + 1)
 
 
-def k_grid(model, dataset):
+def k_grid(model, dataset, n):
     """The thresholds to measure; known once the plan checkpoint has run."""
-    with open(checkpoints.plan.get(model=model, dataset=dataset).output.grid) as file:
+    plan = checkpoints.plan.get(model=model, dataset=dataset, n=n)
+    with open(plan.output.grid) as file:
         return json.load(file)
 
 
-def runs_of(model, dataset):
-    """The run.json of every run of the sweep of a model on a dataset."""
-    cell = CELL.format(model=model, dataset=dataset)
-    policies = [f"threshold={k}" for k in k_grid(model, dataset)] + ["policy=mixed"]
+def runs_of(model, dataset, n):
+    """The run.json of every run of the sweep of a model with n slots on a dataset."""
+    cell = CELL.format(model=model, dataset=dataset, n=n)
+    policies = [f"threshold={k}" for k in k_grid(model, dataset, n)] + ["policy=mixed"]
     return [
         f"{cell}/throughput/{policy}/rep={rep}/run.json"
         for rep in repeats_of(dataset)

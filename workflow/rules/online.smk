@@ -24,7 +24,7 @@ rule online:
     resources:
         engine=1,
     params:
-        engine=lambda wildcards: engine_options(wildcards.model),
+        engine=lambda wildcards: engine_options(wildcards.model, wildcards.n),
         sampling=SAMPLING,
         run=lambda wildcards: run_arguments(wildcards.dataset),
         options=lambda wildcards: options(

@@ -9,10 +9,10 @@ rule profile:
         sources=sources("step_times"),
         model=rules.model.output.manifest,
     output:
-        steps=f"{MODEL}/profile/N={N_SLOTS}/steps.parquet",
-        run=f"{MODEL}/profile/N={N_SLOTS}/run.json",
+        steps=f"{MODEL}/profile/N={{n}}/steps.parquet",
+        run=f"{MODEL}/profile/N={{n}}/run.json",
     log:
-        f"logs/{{model}}/profile/N={N_SLOTS}.log",
+        "logs/{model}/profile/N={n}.log",
     priority: lambda wildcards: priority_of(wildcards.model, PROFILE)
     conda:
         ENVIRONMENT
@@ -20,7 +20,7 @@ rule profile:
     resources:
         engine=1,
     params:
-        engine=lambda wildcards: engine_options(wildcards.model),
+        engine=lambda wildcards: engine_options(wildcards.model, wildcards.n),
         options=options(
             num_prefill_samples=CONFIG.num_prefill_samples,
             num_decode_repeats=CONFIG.num_decode_repeats,
@@ -38,13 +38,11 @@ rule fit:
         sources=sources("fit"),
         steps=rules.profile.output.steps,
     output:
-        f"{MODEL}/profile/N={N_SLOTS}/fit.json",
+        f"{MODEL}/profile/N={{n}}/fit.json",
     log:
-        f"logs/{{model}}/profile/N={N_SLOTS}-fit.log",
+        "logs/{model}/profile/N={n}-fit.log",
     conda:
         ENVIRONMENT
-    params:
-        n_slots=N_SLOTS,
     shell:
-        "python3 {input.sources[0]} --steps {input.steps:q} --n-slots {params.n_slots}"
+        "python3 {input.sources[0]} --steps {input.steps:q} --n-slots {wildcards.n}"
         " --output {output:q} 2>&1 | tee {log:q}"

@@ -14,6 +14,11 @@ FIGURE_INPUTS = {
     "timeline": [rules.aggregate.output.timeline],
     "hazard": [rules.estimate.output],
 }
+FIGURES = [
+    f"{CELL}/{{dataset}}_{figure}.{ending}"
+    for figure in FIGURE_INPUTS
+    for ending in ("pdf", "png")
+]
 
 
 # One rule a figure: only so can each have its own caption.
@@ -60,12 +65,7 @@ rule report:
             *rules.estimate.output,
             *rules.threshold.output,
         ),
-        figures=every_cell(
-            *(f"{CELL}/{{dataset}}_{figure}.png" for figure in FIGURE_INPUTS)
-        ),
-        pdfs=every_cell(
-            *(f"{CELL}/{{dataset}}_{figure}.pdf" for figure in FIGURE_INPUTS)
-        ),
+        figures=every_cell(*FIGURES),
     output:
         f"{RESULTS}/report.html",
     log:

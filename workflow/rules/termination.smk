@@ -23,7 +23,7 @@ rule termination:
     resources:
         engine=1,
     params:
-        engine=lambda wildcards: engine_options(wildcards.model),
+        engine=lambda wildcards: engine_options(wildcards.model, wildcards.n),
         sampling=SAMPLING,
         max_output_tokens=lambda wildcards: settings_of(
             wildcards.dataset

@@ -1,5 +1,5 @@
 # Purpose: k* and everything the theory says, sealed before the sweep is measured.
-# Inputs:  profile/N={n}/steps.parquet, termination.json, model.json
+# Inputs:  profile/N={n}/steps.parquet, termination.json
 # Outputs: {cell}/threshold.json
 
 
@@ -8,7 +8,6 @@ rule threshold:
         sources=sources("threshold"),
         steps=rules.profile.output.steps,
         termination=rules.estimate.output,
-        model=rules.model.output.manifest,
     output:
         f"{CELL}/threshold.json",
     log:
@@ -18,14 +17,13 @@ rule threshold:
         ENVIRONMENT
     params:
         options=lambda wildcards: options(
-            n_slots=N_SLOTS,
+            n_slots=int(wildcards.n),
             per_completion=CONFIG.per_completion,
             max_num_batched_tokens=settings_of_model(
                 wildcards.model
             ).engine.max_num_batched_tokens,
             seed=CONFIG.seed,
-            memory=memory_options(wildcards.model),
         ),
     shell:
         "python3 {input.sources[0]} --steps {input.steps:q} --termination {input.termination:q}"
-        " --model {input.model:q} --options {params.options:q} --output {output:q} 2>&1 | tee {log:q}"
+        " --options {params.options:q} --output {output:q} 2>&1 | tee {log:q}"

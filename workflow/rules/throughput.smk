@@ -24,7 +24,7 @@ rule throughput:
     resources:
         engine=1,
     params:
-        engine=lambda wildcards: engine_options(wildcards.model),
+        engine=lambda wildcards: engine_options(wildcards.model, wildcards.n),
         sampling=SAMPLING,
         run=lambda wildcards: run_arguments(wildcards.dataset),
         policy=lambda wildcards: fixed_policy(wildcards),
@@ -45,7 +45,7 @@ use rule throughput as throughput_mixed with:
         f"{LOGS}/policy=mixed-rep={{rep}}.log",
     priority: lambda wildcards: block_priority(wildcards.model, wildcards.rep, 0)
     params:
-        engine=lambda wildcards: engine_options(wildcards.model),
+        engine=lambda wildcards: engine_options(wildcards.model, wildcards.n),
         sampling=SAMPLING,
         run=lambda wildcards: run_arguments(wildcards.dataset),
         policy="",

@@ -33,6 +33,9 @@ def main() -> None:
     parser.add_argument("--threshold", type=Path, required=True, help="threshold.json")
     parser.add_argument("--online", type=Path, required=True, help="run.json of the online run")
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="run.json of the sweep")
+    parser.add_argument(
+        "--slots", type=Path, nargs="*", default=[], help="slots.json where N is N*"
+    )
     parser.add_argument("--results", type=Path, required=True, help="output: results JSON")
     parser.add_argument("--table", type=Path, required=True, help="output: one row per run")
     parser.add_argument("--truncated", type=Path, required=True, help="output: JSON")
@@ -43,8 +46,10 @@ def main() -> None:
     loops = requests.loc[requests["degenerate"], "request_id"]
     excluded = frozenset(loops if settings["exclude_degenerate_throughput"] else ())
     replayed = settings["lengths"] != "natural"
-    runs = [load_run(path.parent, replayed, excluded) for path in arguments.runs]
-    online = load_run(arguments.online.parent, replayed, excluded)
+    slots = read_json(arguments.slots[0]) if arguments.slots else None
+    judged = (replayed, excluded, slots is not None)
+    runs = [load_run(path.parent, *judged) for path in arguments.runs]
+    online = load_run(arguments.online.parent, *judged)
     try:
         results = dataset_results(
             arguments.dataset,
@@ -54,6 +59,7 @@ def main() -> None:
             runs,
             online,
             pd.read_parquet(arguments.online.parent / "kstar_history.parquet"),
+            slots,
         )
     except ValueError as error:
         sys.exit(f"error: {error}")

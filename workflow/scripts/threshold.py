@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,12 @@ import pandas as pd
 from scipy.linalg import block_diag
 
 from pdswitch.files import read_json, write_json
+from pdswitch.profiling.curves import measured_curves, step_times_of
 from pdswitch.profiling.fit import fit_steps
 from pdswitch.theory import (
-    ContextDecode,
-    StepTimes,
-    TabulatedPrefill,
     asymptotic_theta,
     corrected_throughput,
     k_star_measured,
-    kv_budget_tokens,
-    memory_safe_slots,
     optimal_threshold,
     predicted_throughput,
     sensitivity,
@@ -34,7 +29,6 @@ from pdswitch.theory import (
 
 # No answer is longer than a million tokens; at p = 1 every one has a single token.
 TABLE_RANGE = (1e-6, 1.0)
-GB = 1e9
 
 
 def main() -> None:
@@ -42,12 +36,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=Path, required=True, help="steps.parquet of the profile")
     parser.add_argument("--termination", type=Path, required=True, help="termination.json")
-    parser.add_argument("--model", type=Path, required=True, help="model.json")
     parser.add_argument(
         "--options",
         type=json.loads,
         required=True,
-        help="n_slots, per_completion, max_num_batched_tokens, seed, memory; as JSON",
+        help="n_slots, per_completion, max_num_batched_tokens, seed; as JSON",
     )
     parser.add_argument("--output", type=Path, required=True, help="threshold.json")
     arguments = parser.parse_args()
@@ -55,7 +48,6 @@ def main() -> None:
         result = compute(
             pd.read_parquet(arguments.steps),
             read_json(arguments.termination),
-            read_json(arguments.model),
             arguments.options,
         )
     except ValueError as error:
@@ -71,7 +63,6 @@ def main() -> None:
 def compute(
     steps: pd.DataFrame,
     termination: dict[str, Any],
-    model: dict[str, Any],
     options: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the content of `threshold.json`.
@@ -79,7 +70,6 @@ def compute(
     Args:
         steps: of the profile.
         termination: content of `termination.json`.
-        model: content of `model.json`.
         options: see the command line.
 
     Raises:
@@ -91,7 +81,7 @@ def compute(
     largest = min(n_slots * prompt, options["max_num_batched_tokens"])
     fit = fit_steps(steps, n_slots, (termination["min_prompt_tokens"], largest))
     prefill, decode = fit["prefill"]["linear"], fit["decode"]["linear"]
-    times = StepTimes(prefill["alpha_p"], prefill["beta_p"], decode["alpha_d"], decode["beta_d"])
+    times = step_times_of(fit)
     ratio = p * times.alpha_p / times.alpha_d
     theta = float(asymptotic_theta(ratio))
     closed = {
@@ -123,7 +113,6 @@ def compute(
         "k_star_measured": measured,
         "k_star_asymptotic": theta * n_slots,
         "k_star_range": distribution.interval(),
-        "memory_safe_slots": safe_slots(termination, model, times, options["memory"]),
         "predicted": {
             "threshold": np.arange(1, n_slots + 1),
             "throughput": predicted_throughput(n_slots, p, times, prompt),
@@ -146,65 +135,6 @@ def compute(
         "table": {"p_edges": edges, "thresholds": thresholds},
         "computed_at": datetime.now(UTC).isoformat(),
     }
-
-
-def safe_slots(
-    termination: dict[str, Any],
-    model: dict[str, Any],
-    times: StepTimes,
-    memory: dict[str, Any] | None,
-) -> dict[str, Any] | None:
-    """Return N* by both bounds, or None if nobody asked for it.
-
-    Args:
-        termination: content of `termination.json`.
-        model: content of `model.json`.
-        times: the straight fits.
-        memory: gpu_memory_gb, gpu_memory_utilization, model_memory_gb, kv_cache_bytes and
-            oom_tolerance of the config; None where optimize_batch_size is false.
-
-    Raises:
-        ValueError: if the weights' size is unknown, or they leave no room for one request.
-    """
-    if memory is None:
-        return None
-    weights = memory["model_memory_gb"] and memory["model_memory_gb"] * GB
-    weights = weights or model["weight_bytes"]
-    if weights is None:
-        raise ValueError(
-            "the size of the weights is unknown, because the model has none on disk; "
-            "set model_memory_gb"
-        )
-    budget = kv_budget_tokens(
-        memory["gpu_memory_gb"] * GB * memory["gpu_memory_utilization"],
-        weights,
-        memory["kv_cache_bytes"] or model["kv_bytes_per_token"],
-    )
-    return {
-        bound: asdict(
-            memory_safe_slots(
-                budget,
-                termination["termination_probability"],
-                times.alpha_p,
-                times.alpha_d,
-                termination["mean_prompt_tokens"],
-                termination["std_prompt_tokens"] ** 2,
-                memory["oom_tolerance"],
-                bound,
-            )
-        )
-        for bound in ("normal", "published")
-    }
-
-
-def measured_curves(fit: dict[str, Any]) -> tuple[TabulatedPrefill, ContextDecode]:
-    """Return the measured curves of a fit: prefill tabulated, decode with its context term."""
-    table, context = fit["prefill"]["table"], fit["decode"]["context"]
-    return (
-        TabulatedPrefill(tuple(table["tokens"]), tuple(table["seconds"])),
-        # Noise can make a slope negative, which no step time has.
-        ContextDecode(*(max(context[name], 0.0) for name in ("alpha_d", "beta_d", "gamma_d"))),
-    )
 
 
 if __name__ == "__main__":

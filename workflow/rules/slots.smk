@@ -1,0 +1,50 @@
+# Purpose: N*, the slots that the KV memory holds; what is measured then has N* slots instead of
+#          batch_size. Only with optimize_batch_size.
+# Inputs:  what was found with batch_size slots: profile run.json, threshold.json, termination.json
+# Outputs: {results}/{model}/kv_budget.json, {results}/{model}/{dataset}/slots.json
+
+
+def at_batch_size(output):
+    """These outputs, with batch_size slots."""
+    return expand(output, n=CONFIG.batch_size, allow_missing=True)
+
+
+checkpoint kv_budget:
+    input:
+        sources=sources("kv_budget"),
+        model=rules.model.output.manifest,
+        profile=at_batch_size(rules.profile.output.run),
+    output:
+        f"{MODEL}/kv_budget.json",
+    log:
+        "logs/{model}/kv_budget.log",
+    priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
+    conda:
+        ENVIRONMENT
+    params:
+        memory=lambda wildcards: memory_options(wildcards.model),
+    shell:
+        "python3 {input.sources[0]} --model {input.model:q} --profile {input.profile:q}"
+        " --memory {params.memory:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+checkpoint slots:
+    input:
+        sources=sources("slots"),
+        budget=rules.kv_budget.output,
+        threshold=at_batch_size(rules.threshold.output),
+        termination=at_batch_size(rules.estimate.output),
+    output:
+        f"{MODEL}/{{dataset}}/slots.json",
+    log:
+        "logs/{model}/{dataset}/slots.log",
+    priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
+    conda:
+        ENVIRONMENT
+    params:
+        oom_tolerance=CONFIG.oom_tolerance,
+        num_requests=lambda wildcards: settings_of(wildcards.dataset).num_requests,
+    shell:
+        "python3 {input.sources[0]} --budget {input.budget:q} --threshold {input.threshold:q}"
+        " --termination {input.termination:q} --oom-tolerance {params.oom_tolerance}"
+        " --num-requests {params.num_requests} --output {output:q} 2>&1 | tee {log:q}"

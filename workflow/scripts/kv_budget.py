@@ -1,0 +1,32 @@
+"""Say how much KV memory an engine has: what it resolved, or what the config's sizes leave."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import msgspec
+
+from pdswitch.files import read_json, write_json
+from pdswitch.slots import MemoryOptions, kv_budget
+
+
+def main() -> None:
+    """Run the stage."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="model.json")
+    parser.add_argument("--profile", type=Path, required=True, help="run.json of the profile")
+    parser.add_argument("--memory", required=True, help="MemoryOptions, as JSON")
+    parser.add_argument("--output", type=Path, required=True, help="kv_budget.json")
+    arguments = parser.parse_args()
+    options = msgspec.json.decode(arguments.memory, type=MemoryOptions)
+    engine = read_json(arguments.profile)["engine"]
+    try:
+        budget = kv_budget(options, read_json(arguments.model), engine)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    write_json(arguments.output, msgspec.to_builtins(budget) | {"tokens": budget.tokens})
+    print(f"{budget.tokens} KV tokens ({budget.source})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Compute N*, the slots that the KV memory holds with at most the tolerated risk to run out."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pdswitch.files import read_json, write_json
+from pdswitch.slots import KvBudget, safe_slots
+
+
+def main() -> None:
+    """Run the stage."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--budget", type=Path, required=True, help="kv_budget.json")
+    parser.add_argument("--threshold", type=Path, required=True, help="threshold.json")
+    parser.add_argument("--termination", type=Path, required=True, help="termination.json")
+    parser.add_argument("--oom-tolerance", type=float, required=True, help="epsilon")
+    parser.add_argument("--num-requests", type=int, required=True, help="of the sweep")
+    parser.add_argument("--output", type=Path, required=True, help="slots.json")
+    arguments = parser.parse_args()
+    budget = read_json(arguments.budget)
+    try:
+        slots = safe_slots(
+            KvBudget(budget["blocks"], budget["block_size"], budget["source"]),
+            read_json(arguments.threshold),
+            read_json(arguments.termination),
+            arguments.oom_tolerance,
+            arguments.num_requests,
+        )
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    write_json(arguments.output, slots)
+    print(f"N* = {slots['n_slots']} slots in {budget['tokens']} KV tokens")
+
+
+if __name__ == "__main__":
+    main()
