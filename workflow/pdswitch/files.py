@@ -1,28 +1,62 @@
 """Files written aside and renamed: whoever reads one reads a whole one."""
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class NoRoomError(OSError):
+    """A file does not fit on its disk; the message says which, and the remedy."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} could not be written ({reason}); free some space there and run again"
+        )
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder, renamed to `path` if the block succeeds."""
+    """Give a temporary path in the same folder, renamed to `path` if the block succeeds.
+
+    The content is on the disk before it gets its name: after a power cut `path` is the old file
+    or the new one, never an empty one.
+
+    Raises:
+        NoRoomError: if the disk is full, or the user's share of it.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
+        _flush(aside)
         aside.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise NoRoomError(path, os.strerror(error.errno)) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -37,9 +71,13 @@ def read_json(path: Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def write_parquet(path: Path, table: pa.Table | pd.DataFrame) -> None:
+def write_parquet(path: Path, table: "pa.Table | pd.DataFrame") -> None:
     """Write a table or data frame as Parquet, compressed with zstd."""
-    if isinstance(table, pd.DataFrame):
+    # Imported here: the engine process uses this module too, and needs neither.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not isinstance(table, pa.Table):
         table = pa.Table.from_pandas(table, preserve_index=False)
     with atomic_path(path) as aside:
         pq.write_table(table, aside, compression="zstd")

@@ -84,8 +84,11 @@ class RunRecord(msgspec.Struct):
     def write(self, path: Path) -> None:
         """Write aside and rename, so that a half-written record is never read."""
         aside = path.with_name(path.name + ".part")
-        aside.write_bytes(msgspec.msgpack.encode(self))
-        aside.replace(path)
+        try:
+            aside.write_bytes(msgspec.msgpack.encode(self))
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     def steps_frame(self) -> "pd.DataFrame":
         """Return the steps as a data frame with the columns of `Step`."""
