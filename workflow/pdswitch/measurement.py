@@ -162,6 +162,7 @@ def measure(
         "output_tokens": sum(row.output_tokens for row in record.requests),
         "tokens_asked": sum(request.max_tokens for request in requests),
         "sampling": sampling,
+        "conditions": result.conditions,
         "engine": engine.facts,
     }
     return Measurement(record, result.outputs, facts)

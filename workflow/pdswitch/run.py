@@ -1,5 +1,6 @@
 """A run: what the first of its requests orders, and the rows recorded until the last has ended."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +168,14 @@ class Run:
         self._last_done = done
 
     def write(self) -> None:
-        """Write the record where the order wants it."""
+        """Write the record where the order wants it.
+
+        A full disk, or the folder of an aborted run that has gone, is no reason for the engine to
+        end: whoever wants the record misses it and says so.
+        """
         if self.order.record_path is not None:
             record = RunRecord(self._steps, self._requests, list(self.controller.history))
-            record.write(Path(self.order.record_path))
+            try:
+                record.write(Path(self.order.record_path))
+            except OSError as error:
+                print(f"the record of a run was not written: {error}", file=sys.stderr)

@@ -15,7 +15,7 @@ from functools import cache
 
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
 
-from pdswitch.config import ConfigError, parse_config
+from pdswitch.config import ENGINE_KEEPING, ConfigError, parse_config
 from pdswitch.datasets.options import dataset_options, loader_module
 from pdswitch.datasets.source import input_files
 from pdswitch.model import model_slug
@@ -26,13 +26,14 @@ try:
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
-# Scripts import the library of this checkout, wherever it lies. How long an engine is kept is no
-# param, because no result depends on it: a change reruns nothing.
+# Scripts import the library of this checkout, wherever it lies. How long an engine is kept and
+# waited for is no param, because no result depends on it: a change reruns nothing.
 shell.prefix(
     f"set -euo pipefail; export PYTHONPATH={os.path.join(workflow.basedir, 'workflow')}"
     "${{PYTHONPATH:+:$PYTHONPATH}}"
     f" PDSWITCH_IDLE_TIMEOUT_S={CONFIG.engine.idle_timeout_s}"
-    f" PDSWITCH_START_TIMEOUT_S={CONFIG.engine.start_timeout_s}; "
+    f" PDSWITCH_START_TIMEOUT_S={CONFIG.engine.start_timeout_s}"
+    f" PDSWITCH_RUN_TIMEOUT_S={CONFIG.engine.run_timeout_s}; "
 )
 
 RESULTS = CONFIG.output_dir.rstrip("/")
@@ -112,8 +113,7 @@ def settings_of_model(model):
 def engine_options(model, n):
     """What the engine of a model with n slots depends on."""
     settings = settings_of_model(model)
-    keeping = {"idle_timeout_s", "start_timeout_s"}
-    engine = settings.engine.model_dump(exclude=keeping)
+    engine = settings.engine.model_dump(exclude=ENGINE_KEEPING)
     if int(n) != CONFIG.batch_size:
         # N* slots share the memory that N* was computed for.
         with open(checkpoints.kv_budget.get(model=model).output[0]) as file:

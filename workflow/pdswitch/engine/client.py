@@ -5,8 +5,8 @@ Imports neither torch nor vLLM, so that a job starts in a moment.
 
 import contextlib
 import os
-import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -15,29 +15,34 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-import msgspec
 import psutil
 from filelock import FileLock, Timeout
 
-from pdswitch.engine.device import DeviceDirectory, EngineNote
+from pdswitch.engine.device import DeviceDirectory, EngineNote, Holder, read_note, write_note
+from pdswitch.engine.processes import HOST_MODULE, end_engine, start_time
 from pdswitch.engine.protocol import (
     SAY_PREFIX,
+    VERSION,
     Description,
     Failure,
     FromHost,
     Hello,
     Progress,
+    ProtocolError,
     RunCommand,
     RunResult,
+    encode,
     receive,
-    send,
 )
 from pdswitch.engine.spec import EngineSpec
 
 LOG_TAIL_LINES = 30
 POLL_S = 0.1
-STOP_TIMEOUT_S = 20.0
 LAST_WORDS_S = 5.0
+RUN_TIMEOUT_S = 86400.0
+# An engine that serves answers at once; one that drops the run of a client that has gone, after
+# the step it is in.
+HELLO_TIMEOUT_S = 60.0
 
 Say = Callable[[str], None]
 
@@ -46,51 +51,85 @@ class EngineError(RuntimeError):
     """The engine did not start, died, or refused a run; the message says why."""
 
 
+class EngineGoneError(EngineError):
+    """The engine died, or does not answer."""
+
+
 class Engine:
     """A connection to the engine of one device. Made by `open_engine`."""
 
-    def __init__(self, connection: socket.socket, note: EngineNote, owner: Hello) -> None:
+    def __init__(
+        self, connection: socket.socket, note: EngineNote, owner: Hello, run_timeout_s: float
+    ) -> None:
         self._connection = connection
-        self._log = Path(note.log)
-        self._pid = note.pid
-        self.description: Description = self._ask(owner)
+        self._note = note
+        self._run_timeout_s = run_timeout_s
+        try:
+            self.description: Description = self._ask(owner, HELLO_TIMEOUT_S)
+        except TimeoutError as error:
+            raise EngineGoneError(f"the engine does not answer. {_tail(note.log)}") from error
 
     @property
     def facts(self) -> dict[str, Any]:
         """What the engine is, as it goes into the results."""
         return self.description.facts
 
+    def close(self) -> None:
+        """Hang up; the engine drops what it was doing for this client."""
+        self._connection.close()
+
     def run(self, command: RunCommand, progress: Callable[[Progress], None]) -> RunResult:
         """Serve one run; `progress` is called now and then.
 
         Raises:
-            EngineError: if the engine refuses the run, or dies during it.
+            EngineError: if the engine refuses the run, dies during it, or takes too long. Too long
+                ends the connection, upon which the engine drops the run.
         """
-        result: RunResult = self._ask(command, progress)
+        try:
+            result: RunResult = self._ask(command, self._run_timeout_s, progress)
+        except TimeoutError as error:
+            self.close()
+            raise EngineError(
+                f"the run was given up because it took longer than {self._run_timeout_s:g} s; "
+                "raise engine.run_timeout_s, or ask for fewer requests or tokens"
+            ) from error
         return result
 
-    def _ask(self, message: Any, progress: Callable[[Progress], None] | None = None) -> Any:
+    def _ask(
+        self,
+        message: Any,
+        timeout_s: float,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Any:
+        deadline = time.monotonic() + timeout_s
+        frame = encode(message)
         try:
-            send(self._connection, message)
+            self._connection.settimeout(timeout_s)
+            self._connection.sendall(frame)
             while True:
+                # Zero would mean: do not wait at all.
+                self._connection.settimeout(max(deadline - time.monotonic(), 1e-3))
                 answer = receive(self._connection, FromHost)
                 if not isinstance(answer, Progress):
                     break
                 if progress is not None:
                     progress(answer)
-        except OSError as error:
-            raise EngineError(self._died()) from error
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+        except (ConnectionError, ProtocolError) as error:
+            raise EngineGoneError(self._died()) from error
         if answer is None:
-            raise EngineError(self._died())
+            raise EngineGoneError(self._died())
         if isinstance(answer, Failure):
             raise EngineError(f"the engine refused: {answer.message}")
         return answer
 
     def _died(self) -> str:
         # Its last words may still be on the way to the log.
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
-            psutil.Process(self._pid).wait(LAST_WORDS_S)
-        return _died(self._log)
+        deadline = time.monotonic() + LAST_WORDS_S
+        while self._note.alive and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return f"the engine died. {_tail(self._note.log)}"
 
 
 @contextlib.contextmanager
@@ -99,6 +138,7 @@ def open_engine(
     *,
     idle_timeout_s: float,
     start_timeout_s: float,
+    run_timeout_s: float = RUN_TIMEOUT_S,
     log_folder: Path,
     say: Say,
     root: Path | None = None,
@@ -111,6 +151,7 @@ def open_engine(
         spec: the engine wanted.
         idle_timeout_s: after so many seconds without work the engine leaves.
         start_timeout_s: how long the engine may take to get ready.
+        run_timeout_s: how long one run may take.
         log_folder: where the log of a newly started engine goes.
         say: takes lines about what is going on.
         root: folder of the device directories, for tests.
@@ -118,85 +159,113 @@ def open_engine(
     Raises:
         EngineError: if it cannot be started; the message ends with the tail of its log.
     """
+    # Before any waiting: a workflow that ends meanwhile is nobody's ancestor any more.
+    owner = workflow_process()
     directory = DeviceDirectory(spec.device_label, root)
-    with _hold(directory, say):
-        owner = workflow_process()
-        connection = _connect(directory, spec.key(), say)
-        if connection is None:
-            connection = _start(
-                spec, directory, owner, idle_timeout_s, start_timeout_s, log_folder, say
-            )
-        with connection:
-            yield Engine(connection, _read_note(directory), owner)
+    with _hold(directory, owner, say):
+        engine = _reuse(spec.key(), directory, owner, start_timeout_s, run_timeout_s, say)
+        if engine is None:
+            note = _start(spec, directory, owner, idle_timeout_s, log_folder, say)
+            try:
+                connection = _await_ready(directory, note, owner, start_timeout_s, say)
+                engine = Engine(connection, note, owner, run_timeout_s)
+            except BaseException:
+                _clear(directory, note)
+                raise
+        with contextlib.closing(engine):
+            yield engine
 
 
 def workflow_process() -> Hello:
     """Find the workflow this job belongs to: its outermost ancestor that is a snakemake."""
-    found = Hello()
+    found = Hello(VERSION)
     for process in psutil.Process().parents():
         try:
             command = process.cmdline()
         except psutil.Error:  # ended, or another user's: not our workflow
             continue
         if any("snakemake" in Path(word).name for word in command[:3]):
-            found = Hello(process.pid, process.create_time())
+            found = Hello(VERSION, process.pid, start_time(process.pid))
     return found
 
 
+def _refuse_orphan(owner: Hello) -> None:
+    """Stop a job that has outlived its workflow: nobody waits for its result."""
+    if owner.orphaned:
+        raise EngineError("the workflow of this job has ended")
+
+
 @contextlib.contextmanager
-def _hold(directory: DeviceDirectory, say: Say) -> Iterator[None]:
+def _hold(directory: DeviceDirectory, owner: Hello, say: Say) -> Iterator[None]:
     lock = FileLock(directory.lock)
+    named = None
+    while True:
+        try:
+            lock.acquire(timeout=POLL_S, poll_interval=POLL_S)
+            break
+        except Timeout:
+            _refuse_orphan(owner)
+            holder = read_note(directory.holder, Holder)
+            if holder is not None and holder != named and holder.alive:
+                say(f"waiting for the device: process {holder.pid} in {holder.folder} is using it")
+                named = holder
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        with contextlib.suppress(FileNotFoundError):
-            say(f"waiting for the device: {directory.holder.read_text()}")
-        lock.acquire()
-    try:
-        directory.holder.write_text(f"process {os.getpid()} in {Path.cwd()} is using it")
+        me = os.getpid()
+        write_note(directory.holder, Holder(me, start_time(me) or 0, str(Path.cwd())))
         yield
     finally:
         lock.release()
 
 
-def _read_note(directory: DeviceDirectory) -> EngineNote:
-    return msgspec.json.decode(directory.note.read_bytes(), type=EngineNote)
+def _reuse(
+    key: str,
+    directory: DeviceDirectory,
+    owner: Hello,
+    start_timeout_s: float,
+    run_timeout_s: float,
+    say: Say,
+) -> Engine | None:
+    """Connect to the device's engine if its key is this one; end any other, clear away a dead one.
 
-
-def _connect(directory: DeviceDirectory, key: str, say: Say) -> socket.socket | None:
-    """Connect to a running engine of this key; end one of another, clear away a dead one."""
-    try:
-        note = _read_note(directory)
-    except (FileNotFoundError, msgspec.MsgspecError):
+    It may still be starting, for a client that has gone since, or be about to leave.
+    """
+    note = read_note(directory.note, EngineNote)
+    if note is None:
+        _end_unnamed(directory, say)
         return None
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.connect(str(directory.socket))
-    except OSError:
-        connection.close()
-        _stop(note, directory)
-        return None
-    if note.key == key:
-        return connection
-    connection.close()
-    say("replacing an engine with other settings")
-    _stop(note, directory)
+    if note.alive and note.key == key:
+        try:
+            connection = _connect(directory)
+            if connection is None:
+                connection = _await_ready(directory, note, owner, start_timeout_s, say)
+            return Engine(connection, note, owner, run_timeout_s)
+        except EngineGoneError as error:
+            say(f"starting anew: {str(error).partition('.')[0]}")
+    elif note.alive:
+        say("replacing an engine with other settings")
+    _clear(directory, note)
     return None
 
 
-def _stop(note: EngineNote, directory: DeviceDirectory) -> None:
-    """End the engine of a note, if it is still that process, and wait until it has gone."""
-    try:
-        process = psutil.Process(note.pid)
-        if abs(process.create_time() - note.started) < 1.0:
-            family = [process, *process.children(recursive=True)]
-            process.send_signal(signal.SIGTERM)
-            _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
-            for survivor in alive:
-                survivor.kill()
-            psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
-    except psutil.NoSuchProcess:
-        pass  # it has gone by itself, which is what is wanted
+def _end_unnamed(directory: DeviceDirectory, say: Say) -> None:
+    """End an engine whose note is missing or of another version: its socket knows its process."""
+    connection = _connect(directory)
+    if connection is None:
+        return
+    with connection:
+        credentials = connection.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+        )
+    pid, _, _ = struct.unpack("3i", credentials)
+    started = start_time(pid)
+    if started is not None:
+        say("replacing an engine of another version")
+        end_engine(pid, started)
+
+
+def _clear(directory: DeviceDirectory, note: EngineNote) -> None:
+    """End the engine of a note, if it still is that process, and remove its traces."""
+    end_engine(note.pid, note.started)
     directory.note.unlink(missing_ok=True)
     directory.socket.unlink(missing_ok=True)
 
@@ -206,15 +275,14 @@ def _start(
     directory: DeviceDirectory,
     owner: Hello,
     idle_timeout_s: float,
-    start_timeout_s: float,
     log_folder: Path,
     say: Say,
-) -> socket.socket:
+) -> EngineNote:
     log_folder.mkdir(parents=True, exist_ok=True)
     log = log_folder.absolute() / f"{datetime.now():%Y%m%d-%H%M%S}-{spec.key()}.log"
-    directory.spec.write_bytes(msgspec.json.encode(spec))
-    command = [sys.executable, "-m", "pdswitch.engine.host"]
-    command += ["--directory", str(directory.path), "--log", str(log)]
+    write_note(directory.spec, spec)
+    directory.socket.unlink(missing_ok=True)
+    command = [sys.executable, "-m", HOST_MODULE, "--directory", str(directory.path)]
     command += ["--idle-timeout-s", str(idle_timeout_s)]
     if owner.owner_pid is not None:
         command += ["--owner-pid", str(owner.owner_pid)]
@@ -233,37 +301,46 @@ def _start(
             env=environment,
             start_new_session=True,
         )
+    # Named before it is ready: the next client must find it even if this one dies now.
+    note = EngineNote(process.pid, start_time(process.pid) or 0, spec.key(), str(log))
     try:
-        return _await_start(process, directory, log, time.monotonic() + start_timeout_s, say)
+        write_note(directory.note, note)
     except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+        end_engine(note.pid, note.started)
         raise
+    return note
 
 
-def _await_start(
-    process: subprocess.Popen[bytes],
-    directory: DeviceDirectory,
-    log: Path,
-    deadline: float,
-    say: Say,
+def _connect(directory: DeviceDirectory) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(POLL_S)
+    try:
+        connection.connect(str(directory.socket))
+    except (FileNotFoundError, ConnectionRefusedError, BlockingIOError, TimeoutError):
+        connection.close()
+        return None
+    return connection
+
+
+def _await_ready(
+    directory: DeviceDirectory, note: EngineNote, owner: Hello, timeout_s: float, say: Say
 ) -> socket.socket:
-    with log.open(encoding="utf-8", errors="replace") as lines:
+    """Wait until the engine of a note serves, passing on what it says, and connect to it."""
+    deadline = time.monotonic() + timeout_s
+    with Path(note.log).open(encoding="utf-8", errors="replace") as lines:
         while time.monotonic() < deadline:
+            alive = note.alive
+            connection = _connect(directory)
             _relay(lines, say)
-            if process.poll() is not None:
-                _relay(lines, say)
-                raise EngineError(_died(log))
-            with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
-                if _read_note(directory).pid == process.pid:
-                    connection = socket.socket(socket.AF_UNIX)
-                    connection.connect(str(directory.socket))
-                    _relay(lines, say)
-                    return connection
+            if connection is not None:
+                return connection
+            if not alive:
+                raise EngineGoneError(f"the engine died. {_tail(note.log)}")
+            _refuse_orphan(owner)
             time.sleep(POLL_S)
-    raise EngineError(
+    raise EngineGoneError(
         f"the engine was not ready in time; raise engine.start_timeout_s if it needs longer. "
-        f"{_tail(log)}"
+        f"{_tail(note.log)}"
     )
 
 
@@ -273,10 +350,9 @@ def _relay(lines: IO[str], say: Say) -> None:
             say(line.removeprefix(SAY_PREFIX).rstrip())
 
 
-def _died(log: Path) -> str:
-    return f"the engine died. {_tail(log)}"
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+def _tail(log: str) -> str:
+    if not Path(log).is_file():
+        return f"Its log {log} was removed."
+    text = Path(log).read_text(encoding="utf-8", errors="replace")
+    lines = text.splitlines()[-LOG_TAIL_LINES:]
     return "\n".join([f"The end of its log {log}:", *("  " + line for line in lines)])

@@ -4,20 +4,51 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
+
+from pdswitch.engine.processes import is_alive
+from pdswitch.files import atomic_path
 
 # Linux limits a socket's path to 107 bytes.
 MAX_SOCKET_PATH = 107
 
+Note = TypeVar("Note", "EngineNote", "Holder")
+
 
 class EngineNote(msgspec.Struct, frozen=True):
-    """What a host writes about itself once it serves; gone when it leaves in order."""
+    """Names the engine of a device from its start until it has gone.
+
+    Attributes:
+        pid: the host process.
+        started: see `pdswitch.engine.processes`.
+        key: `EngineSpec.key()`.
+        log: where it writes.
+    """
 
     pid: int
-    started: float  # as psutil reports it: with the pid, it names one process for good
+    started: int
     key: str
     log: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine is still running."""
+        return is_alive(self.pid, self.started)
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """The job that holds a device's lock: its process and its working folder."""
+
+    pid: int
+    started: int
+    folder: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether the job is still running."""
+        return is_alive(self.pid, self.started)
 
 
 class DeviceDirectory:
@@ -59,8 +90,8 @@ class DeviceDirectory:
 
     @property
     def holder(self) -> Path:
-        """Says in one line who holds the lock."""
-        return self.path / "holder"
+        """A `Holder`; counts only while the lock is held and the process lives."""
+        return self.path / "holder.json"
 
     @property
     def spec(self) -> Path:
@@ -71,6 +102,20 @@ class DeviceDirectory:
     def note(self) -> Path:
         """An `EngineNote`."""
         return self.path / "engine.json"
+
+
+def read_note(path: Path, kind: type[Note]) -> Note | None:
+    """Read a note; None if there is none, or none that this version understands."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def write_note(path: Path, note: Any) -> None:
+    """Write a note as JSON, aside and renamed."""
+    with atomic_path(path) as aside:
+        aside.write_bytes(msgspec.json.encode(note))
 
 
 def runtime_root() -> Path:

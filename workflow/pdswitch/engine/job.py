@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pdswitch.engine.client import Engine, EngineError, open_engine
+from pdswitch.engine.client import RUN_TIMEOUT_S, Engine, EngineError, open_engine
 from pdswitch.engine.configure import EngineOptions, make_spec
 from pdswitch.model import ModelManifest
 
@@ -35,6 +35,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         default=float(os.environ.get("PDSWITCH_START_TIMEOUT_S", "1800")),
         help="an engine that is not ready by then is given up",
     )
+    parser.add_argument(
+        "--run-timeout-s",
+        type=float,
+        default=float(os.environ.get("PDSWITCH_RUN_TIMEOUT_S", RUN_TIMEOUT_S)),
+        help="a run that takes longer is given up",
+    )
     parser.add_argument("--engine-logs", type=Path, default=Path("logs/engine"))
     parser.add_argument(
         "--sampling", type=json.loads, default={"temperature": 0.0}, help="SamplingParams, as JSON"
@@ -50,6 +56,7 @@ def engine_of(arguments: argparse.Namespace) -> Iterator[Engine]:
             make_spec(arguments.engine, model),
             idle_timeout_s=arguments.idle_timeout_s,
             start_timeout_s=arguments.start_timeout_s,
+            run_timeout_s=arguments.run_timeout_s,
             log_folder=arguments.engine_logs,
             say=_say,
         ) as engine:

@@ -1,6 +1,7 @@
 """What goes over the engine's socket: length-prefixed MessagePack frames of tagged structs.
 
-Nothing is unpickled. A frame that does not decode is answered with `Failure`.
+Nothing is unpickled. A whole frame that does not decode is answered with `Failure`; after one that
+is too long or cut short the connection is closed, because nobody knows where the next one begins.
 """
 
 import socket
@@ -9,10 +10,14 @@ from typing import Any
 
 import msgspec
 
+from pdswitch.engine.processes import is_alive
 from pdswitch.policy import Policy
 
+# Of this protocol; counted up when a message changes its meaning.
+VERSION = 2
 LENGTH = struct.Struct(">I")
 MAX_FRAME_BYTES = 1 << 30
+RECEIVE_BYTES = 1 << 20
 # Lines of the host's output that begin so are for the client that waits for it.
 SAY_PREFIX = "pdswitch: "
 
@@ -43,10 +48,24 @@ class RunCommand(msgspec.Struct, frozen=True, tag="run"):
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """First frame of a client. `owner` is the workflow process whose end ends the engine."""
+    """First frame of a client.
 
+    Attributes:
+        version: `VERSION` of the client; 0 from a client that does not say.
+        owner_pid: the workflow process whose end ends the engine.
+        owner_started: see `pdswitch.engine.processes`.
+    """
+
+    version: int = 0
     owner_pid: int | None = None
-    owner_started: float | None = None
+    owner_started: int | None = None
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether the client belongs to a workflow, and that has ended."""
+        if self.owner_pid is None or self.owner_started is None:
+            return False
+        return not is_alive(self.owner_pid, self.owner_started)
 
 
 class Description(msgspec.Struct, frozen=True, tag="description"):
@@ -72,10 +91,17 @@ class Output(msgspec.Struct, frozen=True):
 
 
 class RunResult(msgspec.Struct, frozen=True, tag="result"):
-    """End of a run: its record (see `pdswitch.record`), and the outputs if asked for."""
+    """End of a run.
+
+    Attributes:
+        record: see `pdswitch.record`.
+        outputs: one per request, if they were asked for.
+        conditions: see `pdswitch.engine.hardware.conditions`; ``before`` and ``after`` the run.
+    """
 
     record: bytes
     outputs: list[Output]
+    conditions: dict[str, Any] = {}
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure"):
@@ -92,14 +118,67 @@ class ProtocolError(ValueError):
     """A frame that is too long, cut short, or not a message of this protocol."""
 
 
+class Inbox:
+    """Collects what a peer sends until whole frames can be taken out."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def feed(self, data: bytes) -> None:
+        """Add what was received."""
+        self._data += data
+
+    def take(self, limit: int = MAX_FRAME_BYTES) -> bytes | None:
+        """Take out the next frame's content, or return None if it is not there as a whole.
+
+        Raises:
+            ProtocolError: if the frame is longer than `limit` bytes.
+        """
+        if len(self._data) < LENGTH.size:
+            return None
+        (size,) = LENGTH.unpack_from(self._data)
+        _refuse_longer(size, limit)
+        end = LENGTH.size + size
+        if len(self._data) < end:
+            return None
+        content = bytes(memoryview(self._data)[LENGTH.size : end])
+        del self._data[:end]
+        return content
+
+
+def decode(content: bytes, kind: Any) -> Any:
+    """Decode a frame's content as a message of a union type.
+
+    Raises:
+        ProtocolError: if it is not such a message.
+    """
+    try:
+        return msgspec.msgpack.decode(content, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"not a message of this protocol: {error}") from error
+
+
+def encode(message: FromClient | FromHost) -> bytes:
+    """Return a message as a frame.
+
+    Raises:
+        ProtocolError: if it is too long for one.
+    """
+    content = msgspec.msgpack.encode(message)
+    if len(content) > MAX_FRAME_BYTES:
+        raise ProtocolError(
+            f"a message of {len(content)} bytes exceeds {MAX_FRAME_BYTES}; "
+            "send fewer requests a run"
+        )
+    return LENGTH.pack(len(content)) + content
+
+
 def send(connection: socket.socket, message: FromClient | FromHost) -> None:
     """Send one message."""
-    data = msgspec.msgpack.encode(message)
-    if len(data) > MAX_FRAME_BYTES:
-        raise ProtocolError(
-            f"a message of {len(data)} bytes exceeds {MAX_FRAME_BYTES}; send fewer requests a run"
-        )
-    connection.sendall(LENGTH.pack(len(data)) + data)
+    connection.sendall(encode(message))
 
 
 def receive(connection: socket.socket, kind: Any) -> Any:
@@ -112,22 +191,23 @@ def receive(connection: socket.socket, kind: Any) -> Any:
     if header is None:
         return None
     (size,) = LENGTH.unpack(header)
-    if size > MAX_FRAME_BYTES:
-        raise ProtocolError(f"a frame of {size} bytes exceeds {MAX_FRAME_BYTES}")
-    data = _read(connection, size)
-    if data is None:
+    _refuse_longer(size, MAX_FRAME_BYTES)
+    content = _read(connection, size)
+    if content is None:
         raise ProtocolError("the connection ended inside a frame")
-    try:
-        return msgspec.msgpack.decode(data, type=kind)
-    except msgspec.MsgspecError as error:
-        raise ProtocolError(f"not a message of this protocol: {error}") from error
+    return decode(content, kind)
+
+
+def _refuse_longer(size: int, limit: int) -> None:
+    if size > limit:
+        raise ProtocolError(f"a frame of {size} bytes exceeds {limit}")
 
 
 def _read(connection: socket.socket, size: int) -> bytes | None:
     parts: list[bytes] = []
     left = size
     while left:
-        part = connection.recv(min(left, 1 << 20))
+        part = connection.recv(min(left, RECEIVE_BYTES))
         if not part:
             if parts:
                 raise ProtocolError("the connection ended inside a frame")

@@ -19,8 +19,12 @@ ENGINE_SOURCES = (
     "scheduler.py",
     "engine/spec.py",
     "engine/protocol.py",
+    "engine/processes.py",
+    "engine/device.py",
+    "engine/hardware.py",
     "engine/vllm_engine.py",
     "engine/host.py",
+    "files.py",
 )
 
 

@@ -1,6 +1,7 @@
 """The one module that drives vLLM: builds the engine of a spec and serves runs on it."""
 
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from pdswitch.engine.hardware import Hardware, load_nvml
 from pdswitch.engine.protocol import Output, Progress, Request, RunCommand, RunResult
 from pdswitch.engine.spec import EngineSpec
 from pdswitch.policy import Controller, Policy
@@ -35,6 +37,10 @@ class VllmEngine:
         from vllm import LLM
 
         self.spec = spec
+        cuda = spec.device == "cuda"
+        self._hardware = Hardware(
+            load_nvml() if cuda else None, spec.visible_devices, spec.tensor_parallel_size
+        )
         say(f"loading {spec.model}")
         self._engine = LLM(**llm_arguments(spec)).llm_engine
         say(f"warming up with a full wave of {spec.n_slots} requests")
@@ -79,7 +85,10 @@ class VllmEngine:
             "enforce_eager": self.spec.enforce_eager,
             "async_scheduling": bool(config.scheduler_config.async_scheduling),
             "separate_core": self.spec.separate_core,
+            "seed": self.spec.seed,
+            "vllm_options": self.spec.vllm_options,
             "source_digest": self.spec.source_digest,
+            "hardware": self._hardware.identity(),
             "load_s": round(self.load_s, 2),
         }
 
@@ -92,6 +101,7 @@ class VllmEngine:
 
         Raises:
             ValueError: if vLLM refuses a request (too long, bad sampling options).
+            RecordError: if the record did not fit on the disk.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -101,6 +111,8 @@ class VllmEngine:
 
         # Refused here, because an error inside a separate engine core would end it.
         Controller(command.policy, self.spec.n_slots)
+        refuse_malformed(command)
+        before = self._hardware.conditions()
         with tempfile.TemporaryDirectory(prefix="pdswitch-run-") as folder:
             record_path = Path(folder) / "record.msgpack"
             order = RunOrder(command.policy, len(command.requests), str(record_path))
@@ -124,8 +136,13 @@ class VllmEngine:
             except BaseException:
                 self._abort(list(names))
                 raise
-            record = record_path.read_bytes()
-        return RunResult(_rename(record, names), _outputs(command, finished))
+            after = self._hardware.conditions()
+            record = _read_record(record_path)
+        return RunResult(
+            _rename(record, names),
+            _outputs(command, finished),
+            {"before": before, "after": after},
+        )
 
     def _add(self, name: str, prompt: dict[str, list[int]], params: Any) -> str:
         """Queue a request; return the unique id that vLLM gives it, which the record has."""
@@ -204,6 +221,38 @@ def llm_arguments(spec: EngineSpec) -> dict[str, Any]:
     if spec.cuda_graph_sizes is not None:
         arguments["compilation_config"] = {"cudagraph_capture_sizes": spec.cuda_graph_sizes}
     return arguments | spec.vllm_options
+
+
+def refuse_malformed(command: RunCommand) -> None:
+    """Refuse what vLLM would not notice before it is inside a step, where an error ends it.
+
+    Raises:
+        ValueError: naming the request and what is wrong with it.
+    """
+    seen = set()
+    for request in command.requests:
+        if request.request_id in seen:
+            raise ValueError(f"two requests of a run are called {request.request_id!r}")
+        seen.add(request.request_id)
+        if min(request.prompt_token_ids, default=0) < 0:
+            raise ValueError(f"request {request.request_id!r} has a negative token id")
+    if not seen:
+        raise ValueError("a run needs at least one request")
+
+
+class RecordError(OSError):
+    """The scheduler could not write a run's record; the message says where, and the remedy."""
+
+
+def _read_record(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        free = shutil.disk_usage(path.parent).free
+        raise RecordError(
+            f"the record of the run could not be written to {path.parent}, which has {free} bytes "
+            "left; free some space there, or set TMPDIR to a folder that has more"
+        ) from error
 
 
 def _rename(record: bytes, names: dict[str, str]) -> bytes:
