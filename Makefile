@@ -42,9 +42,10 @@ schema: setup    ## regenerate the config's schema and manual from its models
 lock: setup      ## resolve the environments anew
 	envs/lock.sh
 
-bench: setup     ## speed of the mathematics and of the dataset extraction
+bench: setup     ## speed of the mathematics, of the dataset extraction and of the engine's service
 	PYTHONPATH=workflow python benchmarks/bench_theory.py
 	PYTHONPATH=workflow python benchmarks/bench_datasets.py
+	PYTHONPATH=workflow python benchmarks/bench_engine.py
 
 datasets: setup  ## extract and tokenize the configured datasets; print and draw them
 	snakemake datasets --cores $(CORES) $(ARGS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pdswitch.files import atomic_path, read_json, write_json, write_parquet
+from pdswitch.files import NoRoomError, atomic_path, read_json, write_json, write_parquet
 from pdswitch.record import RunRecord
 
 LIMITED = """
@@ -57,6 +57,30 @@ def test_no_room_is_a_sentence_and_leaves_the_old_file(tmp_path, root, name):
     assert done.returncode == 0, done.stderr
     assert path.read_text() == "the old content"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("name", ["value.json", "table.parquet"])
+def test_a_full_disk_is_a_sentence_and_leaves_the_old_file(full_disk, name):
+    path = full_disk / name
+    path.write_text("the old content")
+    many = [float(i) ** 0.5 for i in range(100_000)]
+    with pytest.raises(NoRoomError, match=r"No space left on device.; free some space there"):
+        write_json(path, many) if name == "value.json" else write_parquet(
+            path, pd.DataFrame({"x": many})
+        )
+    assert path.read_text() == "the old content"
+    assert list(full_disk.iterdir()) == [path]
 
 
 def test_killed_while_writing_leaves_the_old_file(tmp_path, root):

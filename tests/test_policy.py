@@ -70,6 +70,8 @@ def test_table_lookup_equals_searchsorted(edges, p):
         ({"max_hold_s": 0.0}, "max_hold_s must be above 0, got 0.0; leave it out"),
         ({"update_interval": 0}, "update_interval must be at least 1, got 0"),
         ({"smoothing": 0.0}, r"smoothing must be in \(0, 1\], got 0.0"),
+        ({"initial_probability": 0.0}, r"initial_probability must be in \(0, 1\], got 0.0"),
+        ({"initial_probability": float("nan")}, "initial_probability must be"),
         ({"kind": "adaptive"}, "needs a table"),
     ],
 )

@@ -84,6 +84,10 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError(
                 f"max_hold_s must be above 0, got {self.max_hold_s}; leave it out for no guard"
             )
+        if self.initial_probability is not None and not 0 < self.initial_probability <= 1:
+            raise ValueError(
+                f"initial_probability must be in (0, 1], got {self.initial_probability}"
+            )
         if self.kind == "adaptive" and self.table is None:
             raise ValueError("an adaptive policy needs a table p -> k*; give table, or use fixed")
 

@@ -27,8 +27,8 @@ def main() -> None:
     policy = msgspec.convert(fields, type=Policy)
     with engine_of(arguments) as engine:
         run = measure(engine, policy, requests_of(arguments), arguments.sampling, label="online k*")
-    run.write(arguments.output)
-    write_parquet(arguments.output / "kstar_history.parquet", run.record.history_frame())
+        run.write(arguments.output)
+        write_parquet(arguments.output / "kstar_history.parquet", run.record.history_frame())
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def main() -> None:
     arguments = parser.parse_args()
     options = arguments.options
     model = msgspec.json.decode(arguments.model.read_bytes(), type=ModelManifest)
-    frames = []
+    frames, conditions = [], []
     with engine_of(arguments) as engine:
         n_slots, budget = engine.facts["n_slots"], engine.facts["max_num_batched_tokens"]
         runs = plan(
@@ -52,12 +52,17 @@ def main() -> None:
         for number, run in enumerate(tqdm(runs, desc="profile", unit="run", mininterval=0.5)):
             requests = random_requests(run, model.vocabulary_size, random)
             command = RunCommand(policy, requests, arguments.sampling)
-            record = decode_record(engine.run(command, lambda _: None).record)
-            frame = record.steps_frame()
+            result = engine.run(command, lambda _: None)
+            frame = decode_record(result.record).steps_frame()
             frames.append(frame.assign(run=number, kind=run.kind, repeat=run.repeat))
-        facts = {"engine": engine.facts, "runs": len(runs)}
-    write_parquet(arguments.steps, pd.concat(frames, ignore_index=True))
-    write_json(arguments.run, facts)
+            conditions.append(result.conditions)
+        facts = {
+            "engine": engine.facts,
+            "runs": len(runs),
+            "conditions": {"before": conditions[0]["before"], "after": conditions[-1]["after"]},
+        }
+        write_parquet(arguments.steps, pd.concat(frames, ignore_index=True))
+        write_json(arguments.run, facts)
 
 
 def random_requests(

@@ -40,11 +40,11 @@ def main() -> None:
             label="natural lengths",
             want_outputs=True,
         )
-    served = with_outputs(run, prompts)
-    if arguments.lengths == "dataset":
-        served["truncated"] = prompts["reference_output_tokens"] > arguments.max_output_tokens
-    write_parquet(arguments.requests, served)
-    write_json(arguments.run, run.facts)
+        served = with_outputs(run, prompts)
+        if arguments.lengths == "dataset":
+            served["truncated"] = prompts["reference_output_tokens"] > arguments.max_output_tokens
+        write_parquet(arguments.requests, served)
+        write_json(arguments.run, run.facts)
 
 
 def with_outputs(run: Measurement, prompts: pd.DataFrame) -> pd.DataFrame:

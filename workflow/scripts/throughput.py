@@ -37,8 +37,8 @@ def main() -> None:
             arguments.sampling,
             label=f"{label} rep={arguments.rep}",
         )
-    run.facts["rep"] = arguments.rep
-    run.write(arguments.output)
+        run.facts["rep"] = arguments.rep
+        run.write(arguments.output)
 
 
 if __name__ == "__main__":

@@ -319,7 +319,7 @@ class Host:
         except RunAbandonedError as error:
             say(f"a run was aborted: {error}")
             self._refuse(peer, str(error))
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, OSError) as error:
             # The run was refused, or its record did not fit on the disk; the engine is well.
             self._send(peer, Failure(str(error)))
         else:

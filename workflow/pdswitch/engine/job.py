@@ -49,7 +49,10 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def engine_of(arguments: argparse.Namespace) -> Iterator[Engine]:
-    """Open the engine that a job's arguments ask for; its errors end the job in a sentence."""
+    """Open the engine that a job's arguments ask for.
+
+    Its errors, and those of writing the results inside the context, end the job in a sentence.
+    """
     model = msgspec.json.decode(arguments.model.read_bytes(), type=ModelManifest)
     try:
         with open_engine(
@@ -61,7 +64,7 @@ def engine_of(arguments: argparse.Namespace) -> Iterator[Engine]:
             say=_say,
         ) as engine:
             yield engine
-    except (EngineError, ValueError) as error:
+    except (EngineError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

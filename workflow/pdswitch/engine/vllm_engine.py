@@ -20,6 +20,8 @@ SCHEDULER = "pdswitch.scheduler.SwitchingScheduler"
 PROGRESS_INTERVAL_S = 0.2
 WARMUP_PROMPT_TOKENS = 64
 WARMUP_OUTPUT_TOKENS = 8
+# Sampling options that a run has no use for, with the values that leave them off.
+NOT_FOR_RUNS: dict[str, Any] = {"n": 1, "logprobs": None, "prompt_logprobs": None}
 
 
 class VllmEngine:
@@ -103,9 +105,6 @@ class VllmEngine:
             ValueError: if vLLM refuses a request (too long, bad sampling options).
             RecordError: if the record did not fit on the disk.
         """
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
         # Imported late: pdswitch.scheduler imports vLLM, whose import takes seconds.
         from pdswitch.scheduler import ORDER_KEY, RunOrder
 
@@ -121,17 +120,8 @@ class VllmEngine:
             finished: dict[str, Any] = {}
             try:
                 for request in command.requests:
-                    params = SamplingParams(
-                        **command.sampling,
-                        max_tokens=request.max_tokens,
-                        ignore_eos=request.ignore_eos,
-                        detokenize=command.want_outputs,
-                        output_kind=RequestOutputKind.FINAL_ONLY,
-                        extra_args=extra,
-                    )
+                    names[self._add(request, command, extra)] = request.request_id
                     extra = None  # the first request brings the order for all
-                    prompt = {"prompt_token_ids": request.prompt_token_ids}
-                    names[self._add(request.request_id, prompt, params)] = request.request_id
                 self._serve(finished, progress)
             except BaseException:
                 self._abort(list(names))
@@ -144,12 +134,24 @@ class VllmEngine:
             {"before": before, "after": after},
         )
 
-    def _add(self, name: str, prompt: dict[str, list[int]], params: Any) -> str:
+    def _add(self, request: Request, command: RunCommand, extra: dict[str, Any] | None) -> str:
         """Queue a request; return the unique id that vLLM gives it, which the record has."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
         try:
-            return self._engine.add_request(name, prompt, params)
+            params = SamplingParams(
+                **command.sampling,
+                max_tokens=request.max_tokens,
+                ignore_eos=request.ignore_eos,
+                detokenize=command.want_outputs,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                extra_args=extra,
+            )
+            prompt = {"prompt_token_ids": request.prompt_token_ids}
+            return self._engine.add_request(request.request_id, prompt, params)
         except Exception as error:  # its validation errors have no common base over the versions
-            raise ValueError(f"vLLM refused request {name}: {error}") from error
+            raise ValueError(f"vLLM refused request {request.request_id}: {error}") from error
 
     def _serve(self, finished: dict[str, Any], progress: Callable[[Progress], None]) -> None:
         tokens = 0
@@ -238,6 +240,12 @@ def refuse_malformed(command: RunCommand) -> None:
             raise ValueError(f"request {request.request_id!r} has a negative token id")
     if not seen:
         raise ValueError("a run needs at least one request")
+    for name, usual in NOT_FOR_RUNS.items():
+        if command.sampling.get(name, usual) != usual:
+            raise ValueError(
+                f"{name} is {command.sampling[name]!r}; a run gives one answer per request and no "
+                "log-probabilities: leave it out"
+            )
 
 
 class RecordError(OSError):

@@ -1,0 +1,85 @@
+"""What goes wrong in a measured job ends it in one sentence."""
+
+import argparse
+import contextlib
+import json
+
+import pytest
+
+from pdswitch.engine import job
+from pdswitch.engine.client import EngineError
+from pdswitch.files import NoRoomError
+
+ENGINE = json.dumps(
+    {"n_slots": 2, "max_input_tokens": 10, "max_output_tokens": 10, "device": "cpu"}
+)
+MODEL = {
+    "name": "m",
+    "path": "m",
+    "revision": None,
+    "digest": "d",
+    "architecture": "a",
+    "context_length": 100,
+    "vocabulary_size": 10,
+    "weight_bytes": None,
+    "kv_bytes_per_token": 64,
+}
+
+
+def parse(model: str = "model.json") -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    job.add_engine_arguments(parser)
+    return parser.parse_args(["--model", model, "--engine", ENGINE])
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """What a job's engine is opened with; nothing is started."""
+    seen = {}
+
+    @contextlib.contextmanager
+    def open_engine(spec, **options):
+        seen.update(options, spec=spec)
+        yield "the engine"
+
+    monkeypatch.setattr(job, "open_engine", open_engine)
+    return seen
+
+
+@pytest.fixture
+def arguments(tmp_path, opened):
+    (tmp_path / "model.json").write_text(json.dumps(MODEL))
+    return parse(str(tmp_path / "model.json"))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (EngineError("the engine died. The end of its log"), "error: the engine died. The end"),
+        (ValueError("engine.max_model_len is 5"), "error: engine.max_model_len is 5"),
+        (
+            NoRoomError("results/run.json", "No space left on device"),
+            "error: results/run.json could not be written (No space left on device); "
+            "free some space there and run again",
+        ),
+    ],
+)
+def test_errors_are_sentences(arguments, error, sentence):
+    with pytest.raises(SystemExit) as caught, job.engine_of(arguments):
+        raise error
+    assert str(caught.value).startswith(sentence)
+
+
+def test_how_long_an_engine_is_kept_and_waited_for_is_set_by_the_workflow(monkeypatch):
+    monkeypatch.setenv("PDSWITCH_IDLE_TIMEOUT_S", "1.5")
+    monkeypatch.setenv("PDSWITCH_START_TIMEOUT_S", "2.5")
+    monkeypatch.setenv("PDSWITCH_RUN_TIMEOUT_S", "3.5")
+    parsed = parse()
+    assert (parsed.idle_timeout_s, parsed.start_timeout_s, parsed.run_timeout_s) == (1.5, 2.5, 3.5)
+
+
+def test_the_job_s_limits_reach_the_engine(arguments, opened):
+    with job.engine_of(arguments) as engine:
+        assert engine == "the engine"
+    assert opened["run_timeout_s"] == 86400
+    assert opened["spec"].n_slots == 2
