@@ -48,14 +48,14 @@ class StandInEngine:
 class ServedStandIn:
     """The host's thread and what it serves."""
 
-    def __init__(self, root: Path, idle_timeout_s: float = 300.0) -> None:
+    def __init__(self, root: Path, idle_timeout_s: float = 300.0, key: str = KEY) -> None:
         self.engine = StandInEngine()
         self.directory = DeviceDirectory("cpu", root)
         me = os.getpid()
-        self.note = EngineNote(me, start_time(me), KEY, str(root / "log"))
+        self.note = EngineNote(me, start_time(me), key, str(root / "log"))
         write_note(self.directory.note, self.note)
         self.owners = Owners()
-        self.host = Host(self.engine, KEY, self.directory, idle_timeout_s, self.owners)
+        self.host = Host(self.engine, key, self.directory, idle_timeout_s, self.owners)
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()

@@ -5,8 +5,8 @@ Imports neither torch nor vLLM, so that a job starts in a moment.
 
 import contextlib
 import os
+import shutil
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -32,6 +32,7 @@ from pdswitch.engine.protocol import (
     RunCommand,
     RunResult,
     encode,
+    peer_of,
     receive,
 )
 from pdswitch.engine.spec import EngineSpec
@@ -253,10 +254,7 @@ def _end_unnamed(directory: DeviceDirectory, say: Say) -> None:
     if connection is None:
         return
     with connection:
-        credentials = connection.getsockopt(
-            socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
-        )
-    pid, _, _ = struct.unpack("3i", credentials)
+        pid, _ = peer_of(connection)
     started = start_time(pid)
     if started is not None:
         say("replacing an engine of another version")
@@ -319,6 +317,13 @@ def _connect(directory: DeviceDirectory) -> socket.socket | None:
     except (FileNotFoundError, ConnectionRefusedError, BlockingIOError, TimeoutError):
         connection.close()
         return None
+    _, user = peer_of(connection)
+    if user != os.getuid():
+        connection.close()
+        raise EngineError(
+            f"the engine behind {directory.socket} is another user's; "
+            "set PDSWITCH_RUNTIME_DIR to a folder of your own"
+        )
     return connection
 
 
@@ -355,4 +360,5 @@ def _tail(log: str) -> str:
         return f"Its log {log} was removed."
     text = Path(log).read_text(encoding="utf-8", errors="replace")
     lines = text.splitlines()[-LOG_TAIL_LINES:]
-    return "\n".join([f"The end of its log {log}:", *("  " + line for line in lines)])
+    full = " on a full disk" if shutil.disk_usage(Path(log).parent).free == 0 else ""
+    return "\n".join([f"The end of its log {log}{full}:", *("  " + line for line in lines)])

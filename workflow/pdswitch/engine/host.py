@@ -11,7 +11,6 @@ import os
 import selectors
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
@@ -39,6 +38,7 @@ from pdswitch.engine.protocol import (
     RunResult,
     decode,
     encode,
+    peer_of,
     send,
 )
 from pdswitch.engine.spec import EngineSpec
@@ -200,7 +200,8 @@ class Host:
         peer = Peer(connection)
         self._peers.append(peer)
         self._selector.register(connection, selectors.EVENT_READ, peer)
-        if peer_uid(connection) != os.getuid():
+        _, user = peer_of(connection)
+        if user != os.getuid():
             self._refuse(peer, "this engine serves its own user only")
             return
         strangers = [peer for peer in self._peers if peer.hello is None]
@@ -324,15 +325,6 @@ class Host:
             self._send(peer, Failure(str(error)))
         else:
             self._send_result(peer, result)
-
-
-def peer_uid(connection: socket.socket) -> int:
-    """Return the user id of the process at the other end of a Unix socket."""
-    credentials = connection.getsockopt(
-        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
-    )
-    _, uid, _ = struct.unpack("3i", credentials)
-    return int(uid)
 
 
 def leave_in_order(*_: Any) -> None:

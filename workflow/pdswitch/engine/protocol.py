@@ -161,6 +161,14 @@ def decode(content: bytes, kind: Any) -> Any:
         raise ProtocolError(f"not a message of this protocol: {error}") from error
 
 
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """Return process id and user id at the other end of a Unix socket, as the system knows them."""
+    layout = struct.Struct("3i")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size)
+    pid, uid, _ = layout.unpack(credentials)
+    return pid, uid
+
+
 def encode(message: FromClient | FromHost) -> bytes:
     """Return a message as a frame.
 
