@@ -15,6 +15,7 @@ from pdswitch.estimation import (
     hazard,
     kaplan_meier,
     wilson_interval,
+    window_moments,
 )
 from pdswitch.online import make_estimator
 
@@ -112,13 +113,61 @@ def test_the_quadrature_of_ema_length_has_the_right_first_moment(p, smoothing):
 @pytest.mark.parametrize("name", ["ema_inverse", "ema_length"])
 def test_the_online_estimators_are_the_same(name):
     lengths = samples(0.05, 50, 5)[0]
-    online = make_estimator(name, 0.3, None)
+    online = make_estimator(name, smoothing=0.3, window=1, initial_probability=None)
     for length in lengths:
         online.observe(int(length))
     offline = {"ema_inverse": estimate_ema_inverse, "ema_length": estimate_ema_length}[name]
     found = offline(lengths, 0.3)
     assert found.termination_probability == pytest.approx(online.probability)
     assert (found.method, found.n) == (name, 50)
+
+
+@pytest.mark.parametrize(("p", "window"), [(1 / 128, 64), (0.05, 16), (0.5, 8), (0.02, 1)])
+def test_the_window_has_its_stated_moments(p, window):
+    values = window / samples(p, window, 11).sum(axis=1)
+    mean, deviation = window_moments(p, window)
+    assert_mean(values, mean)
+    # Heavy right tails of small windows make the deviation itself uncertain.
+    assert values.std(ddof=1) == pytest.approx(deviation, rel=0.15)
+    if window >= 16:
+        assert mean == pytest.approx(p * (1 + (1 - p) / window), rel=0.01)
+        assert deviation == pytest.approx(p * np.sqrt((1 - p) / window), rel=3 / window)
+
+
+def test_a_window_of_one_is_a_moving_average_without_memory():
+    assert window_moments(0.05, 1) == pytest.approx(ema_length_moments(0.05, 1.0))
+
+
+def served(p, slots, completions, random):
+    """Output lengths and tokens in progress at each completion: slots that are never empty."""
+    held = np.zeros(slots, dtype=int)
+    while completions:
+        for slot in range(slots):
+            held[slot] += 1
+            if random.random() < p:
+                length, held[slot] = int(held[slot]), 0
+                yield length, int(held.sum())
+                completions -= 1
+
+
+def test_completions_per_token_has_the_moments_of_the_window():
+    # Tokens are trials whoever they belong to: its law is that of the window of lengths.
+    p, window, interval = 1 / 16, 32, 16
+    online = make_estimator(
+        "completions_per_token", smoothing=0.3, window=window, initial_probability=None
+    )
+    found = []
+    events = served(p, 8, 64 * DRAWS, np.random.default_rng(13))
+    for count, (length, in_progress) in enumerate(events, start=1):
+        online.observe(length)
+        if count % interval == 0:
+            value = online.look_up(lambda held=in_progress: held)
+            # Windows that do not overlap are independent.
+            if count % window == 0:
+                found.append(value)
+    mean, deviation = window_moments(p, window)
+    assert_mean(found, mean)
+    assert np.std(found) == pytest.approx(deviation, rel=0.05)
 
 
 def test_a_single_length():
@@ -132,7 +181,7 @@ def test_lengths_of_one_token():
     for found in (estimate_mean([1, 1, 1]), estimate_censored([1, 1], [False, False])):
         assert found.termination_probability == 1.0
         assert found.standard_error == 0.0
-    assert ema_inverse_moments(1.0, 0.3) == (1.0, 0.0)
+    assert ema_inverse_moments(1.0, 0.3) == window_moments(1.0, 8) == (1.0, 0.0)
     assert ema_length_moments(1.0, 0.3) == (1.0, 0.0)
     assert geometric_ks_distance([1, 1, 1]) == 0.0
 
@@ -243,5 +292,7 @@ def test_other_bad_input():
         ema_inverse_moments(0.5, float("nan"))
     with pytest.raises(ValueError, match="termination_probability must be in"):
         ema_length_moments(0.0, 0.3)
+    with pytest.raises(ValueError, match="window must be at least 1, got 0"):
+        window_moments(0.5, 0)
     with pytest.raises(ValueError, match="bins must be at least 1"):
         hazard([3], bins=0)

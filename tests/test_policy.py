@@ -1,12 +1,14 @@
 """The policy's decisions and its online form, without vLLM."""
 
+from typing import get_args
+
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdswitch.online import make_estimator
+from pdswitch.online import EstimatorName, make_estimator
 from pdswitch.policy import Controller, Policy, ThresholdTable
 
 slots = st.integers(1, 300)
@@ -67,6 +69,7 @@ def test_table_lookup_equals_searchsorted(edges, p):
     ("fields", "sentence"),
     [
         ({"threshold": 0}, "threshold must be at least 1, got 0"),
+        ({"window": 0}, "window must be at least 1, got 0"),
         ({"max_hold_s": 0.0}, "max_hold_s must be above 0, got 0.0; leave it out"),
         ({"update_interval": 0}, "update_interval must be at least 1, got 0"),
         ({"smoothing": 0.0}, r"smoothing must be in \(0, 1\], got 0.0"),
@@ -104,10 +107,14 @@ def test_a_policy_survives_the_wire():
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(policy), type=Policy) == policy
 
 
+def estimator(name, smoothing=0.3, window=64, initial=None):
+    return make_estimator(name, smoothing=smoothing, window=window, initial_probability=initial)
+
+
 @given(lengths=st.lists(st.integers(1, 500), min_size=1, max_size=60), smoothing=st.floats(0.01, 1))
 def test_ema_estimators_follow_their_recursion(lengths, smoothing):
-    ema_length = make_estimator("ema_length", smoothing, None)
-    ema_inverse = make_estimator("ema_inverse", smoothing, None)
+    ema_length = estimator("ema_length", smoothing)
+    ema_inverse = estimator("ema_inverse", smoothing)
     mean, inverse = float(lengths[0]), 1 / lengths[0]
     ema_length.observe(lengths[0])
     ema_inverse.observe(lengths[0])
@@ -122,20 +129,73 @@ def test_ema_estimators_follow_their_recursion(lengths, smoothing):
     assert ema_inverse.probability >= ema_length.probability * (1 - 1e-9)
 
 
-def test_unknown_p_is_an_error_not_a_guess():
+@given(lengths=st.lists(st.integers(1, 500), min_size=1, max_size=60), window=st.integers(1, 70))
+def test_the_window_is_the_mean_of_the_last_lengths(lengths, window):
+    found = estimator("window", window=window)
+    for length in lengths:
+        found.observe(length)
+    assert found.probability == pytest.approx(1 / np.mean(lengths[-window:]))
+
+
+def test_completions_per_token_counts_the_tokens_of_unfinished_and_aborted_requests():
+    found = estimator("completions_per_token", window=4)
+    found.observe(10)
+    found.observe(20)
+    assert found.look_up(lambda: 70) == 2 / 100
+    # The 70 tokens in progress belong to requests that go on: of them, 50 have ended by now.
+    found.observe(60)
+    found.observe_cut(30)
+    assert found.look_up(lambda: 80) == 3 / 200
+    found.observe(100)
+    found.observe(100)
+    # Two look-ups back lie 3 completions, three look-ups back 5, the start: at least 4 are wanted.
+    assert found.look_up(lambda: 80) == 5 / 400
+    found.observe(50)
+    # The window now reaches back to the first look-up: 6 - 2 completions, 450 - 100 tokens.
+    assert found.look_up(lambda: 80) == 4 / 350
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=60), st.integers(1, 70))
+def test_with_nothing_in_progress_completions_per_token_is_the_window(lengths, window):
+    mine = estimator("completions_per_token", window=window)
+    window_of_lengths = estimator("window", window=window)
+    for length in lengths:
+        mine.observe(length)
+        window_of_lengths.observe(length)
+        assert mine.look_up(lambda: 0) == pytest.approx(window_of_lengths.probability)
+
+
+@pytest.mark.parametrize("name", get_args(EstimatorName))
+def test_unknown_p_is_an_error_not_a_guess(name):
     with pytest.raises(ValueError, match="initial_probability"):
-        _ = make_estimator("ema_length", 0.3, None).probability
+        _ = estimator(name).probability
+    assert estimator(name, initial=0.25).probability == 0.25
 
 
-def test_the_controller_looks_k_up_every_interval():
+@pytest.mark.parametrize("name", get_args(EstimatorName))
+def test_the_controller_looks_k_up_every_interval(name):
     table = ThresholdTable([0.02, 0.05], [2, 4, 8])
     policy = Policy(
-        kind="adaptive", threshold=4, table=table, update_interval=3, initial_probability=0.03
+        kind="adaptive",
+        threshold=4,
+        table=table,
+        update_interval=3,
+        estimator=name,
+        window=6,
+        initial_probability=0.03,
     )
     controller = Controller(policy, n_slots=8)
-    for step, length in enumerate([10] * 6 + [200] * 60):
-        controller.completed(length, float(step))
+    for step, length in enumerate([10] * 18 + [200] * 60):
+        controller.completed(length, float(step), lambda: 0)
     completions = [update.completions for update in controller.history]
-    assert completions == list(range(3, 67, 3))
-    assert controller.history[1].threshold == 8  # mean 10: p = 0.1
+    assert completions == list(range(3, 79, 3))
+    assert controller.history[5].threshold == 8  # mean 10: p = 0.1
     assert controller.threshold == 2  # mean 200: p = 0.005
+
+
+def test_only_an_adaptive_policy_keeps_a_history():
+    controller = Controller(Policy(kind="fixed", threshold=4, update_interval=1), n_slots=8)
+    controller.completed(10, 0.0, lambda: 0)
+    controller.aborted(3)
+    assert controller.history == []
+    assert controller.threshold == 4

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pdswitch.datasets.options import dataset_option_names, dataset_options, option_class
 from pdswitch.model import model_slug
+from pdswitch.online import EstimatorName
 
 
 class ConfigError(ValueError):
@@ -55,10 +56,18 @@ class DatasetSettings(Strict):
     ema_alpha: float = Field(
         0.3, gt=0, le=1, description="Weight of the newest observation in the online estimate of p."
     )
-    online_p_estimator: Literal["ema_length", "ema_inverse"] = Field(
+    online_p_estimator: EstimatorName = Field(
         "ema_length",
-        description="Online estimate of p: average of the length, or of its inverse as the "
-        "reference writes it (biased upward).",
+        description="Online estimate of p: moving average of the length, of its inverse as the "
+        "reference writes it (biased upward), mean length of the last completions (window), or "
+        "completions over all tokens generated meanwhile, unfinished requests included "
+        "(completions_per_token: follows a shift to longer answers soonest).",
+    )
+    online_p_window: int = Field(
+        64,
+        ge=1,
+        description="Completions that `window` and `completions_per_token` look back on; the "
+        "latter in whole update intervals.",
     )
     kstar_update_interval: int = Field(
         32, ge=1, description="Completed requests between two updates of the online k*."

@@ -5,6 +5,7 @@ editing the theory never invalidates a measurement.
 """
 
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -60,6 +61,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         update_interval: completions between two look-ups.
         estimator: how p is estimated from the completed outputs.
         smoothing: weight of the newest observation in the exponential moving averages.
+        window: completions that the estimators ``window`` and ``completions_per_token`` look back
+            on.
         initial_probability: p before the first completion; None starts from the first one.
     """
 
@@ -71,6 +74,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     update_interval: int = 32
     estimator: EstimatorName = "ema_length"
     smoothing: float = 0.3
+    window: int = 64
     initial_probability: float | None = None
 
     def __post_init__(self) -> None:
@@ -80,6 +84,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError(f"update_interval must be at least 1, got {self.update_interval}")
         if not 0 < self.smoothing <= 1:
             raise ValueError(f"smoothing must be in (0, 1], got {self.smoothing}")
+        if self.window < 1:
+            raise ValueError(f"window must be at least 1, got {self.window}")
         if self.max_hold_s is not None and not self.max_hold_s > 0:
             raise ValueError(
                 f"max_hold_s must be above 0, got {self.max_hold_s}; leave it out for no guard"
@@ -111,6 +117,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             return "threshold"
         if self.drain == "eager" and free >= waiting:
             return "drain"
+        if self.window < 1:
+            raise ValueError(f"window must be at least 1, got {self.window}")
         if self.max_hold_s is not None and waited_s >= self.max_hold_s:
             return "max_hold"
         return None
@@ -147,17 +155,35 @@ class Controller:
         self.threshold = 0 if policy.kind == "mixed" else policy.threshold
         self.history: list[KStarUpdate] = []
         self.completions = 0
+        self._table = policy.table if policy.kind == "adaptive" else None
         self._estimator = make_estimator(
-            policy.estimator, policy.smoothing, policy.initial_probability
+            policy.estimator,
+            smoothing=policy.smoothing,
+            window=policy.window,
+            initial_probability=policy.initial_probability,
         )
 
-    def completed(self, output_tokens: int, time_s: float) -> None:
-        """Take note of a request that ended after `output_tokens` tokens."""
-        if self.policy.table is None or self.policy.kind != "adaptive" or output_tokens < 1:
+    def completed(
+        self, output_tokens: int, time_s: float, tokens_in_progress: Callable[[], int]
+    ) -> None:
+        """Take note of a request that ended by itself.
+
+        Args:
+            output_tokens: what it generated; a request without a token says nothing of p.
+            time_s: seconds from the run's first step.
+            tokens_in_progress: counts the tokens generated so far by requests that go on.
+        """
+        table = self._table
+        if table is None or output_tokens < 1:
             return
         self.completions += 1
         self._estimator.observe(output_tokens)
         if self.completions % self.policy.update_interval == 0:
-            probability = self._estimator.probability
-            self.threshold = self.policy.table.lookup(probability)
+            probability = self._estimator.look_up(tokens_in_progress)
+            self.threshold = table.lookup(probability)
             self.history.append(KStarUpdate(self.completions, time_s, probability, self.threshold))
+
+    def aborted(self, output_tokens: int) -> None:
+        """Take note of a request that was aborted after `output_tokens` tokens."""
+        if self._table is not None:
+            self._estimator.observe_cut(output_tokens)

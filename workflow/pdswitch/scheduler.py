@@ -162,10 +162,24 @@ class SwitchingScheduler(AsyncScheduler):
         run = self._run
         if run is not None and request.request_id in run:
             run.request_ended(request, self._done)
-            run.controller.completed(request.num_output_tokens, run.seconds(self._done))
+            self._note_completed(run.controller, request, run.seconds(self._done))
         else:
-            self._default.completed(request.num_output_tokens, self._done)
+            self._note_completed(self._default, request, self._done)
         return super()._free_request(request, *args, **kwargs)
+
+    def _note_completed(self, controller: Controller, request: "Request", time_s: float) -> None:
+        run = self._run
+
+        def tokens_in_progress() -> int:
+            # The controller's own requests: those of the run, or those outside it.
+            own = controller is not self._default
+            return sum(
+                other.num_output_tokens
+                for name, other in self.requests.items()
+                if other is not request and own == (run is not None and name in run)
+            )
+
+        controller.completed(request.num_output_tokens, time_s, tokens_in_progress)
 
     def _preempt_request(self, request: "Request", *args: Any, **kwargs: Any) -> None:
         self._prefilling.discard(request.request_id)

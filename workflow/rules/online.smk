@@ -33,6 +33,7 @@ rule online:
             update_interval=settings_of(wildcards.dataset).kstar_update_interval,
             estimator=settings_of(wildcards.dataset).online_p_estimator,
             smoothing=settings_of(wildcards.dataset).ema_alpha,
+            window=settings_of(wildcards.dataset).online_p_window,
         ),
         folder=lambda wildcards, output: os.path.dirname(output.run),
     shell:

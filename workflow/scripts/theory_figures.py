@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import digamma
 
-from pdswitch.estimation import ema_inverse_moments, ema_length_moments
+from pdswitch.estimation import ema_inverse_moments, ema_length_moments, window_moments
 from pdswitch.figures.style import (
     BLACK,
     BLUE,
@@ -536,6 +536,7 @@ def estimators() -> tuple[Figure, Table]:
         ("EMA of L", ema_length_moments, 0.3),
         ("EMA of L", ema_length_moments, 0.05),
         ("EMA of L", ema_length_moments, 0.01),
+        ("window, or completions per token", window_moments, 64),
     ):
         mean, deviation = moments(P, a)
         k = optimal_threshold(N_SLOTS, mean, EXAMPLE.alpha_p, EXAMPLE.alpha_d)
@@ -547,7 +548,7 @@ def estimators() -> tuple[Figure, Table]:
     moved.set(xlabel="estimate / p", ylabel="loss, %", title="What a wrong p costs, example")
     head = (
         "estimator",
-        "smoothing",
+        "a or W",
         "mean / p",
         "standard deviation / p",
         "k* at the mean",
