@@ -15,6 +15,8 @@ import msgspec
 import pytest
 
 from pdswitch.engine import host as host_module
+from pdswitch.engine.device import DeviceDirectory, EngineNote, write_note
+from pdswitch.engine.host import Host, Owners
 from pdswitch.engine.processes import start_time
 from pdswitch.engine.protocol import (
     LENGTH,
@@ -36,7 +38,7 @@ from pdswitch.engine.protocol import (
     send,
 )
 from pdswitch.policy import Policy
-from stand_in_engine import KEY, ServedStandIn
+from stand_in_engine import KEY, ServedStandIn, StandInEngine
 
 FRAMES = 100_000
 THIS_PROCESS = Hello(VERSION, os.getpid(), start_time(os.getpid()))
@@ -377,6 +379,24 @@ def test_it_leaves_the_device_to_an_engine_that_has_taken_its_place(tmp_path):
     served.wait()
     assert served.directory.note.exists()
     assert served.directory.socket.exists()
+
+
+def test_an_engine_that_is_not_named_touches_nobody_s_socket(tmp_path):
+    directory = DeviceDirectory("cpu", tmp_path)
+    write_note(directory.note, EngineNote(1, 1, KEY, "log"))
+    directory.socket.touch()  # the named one's
+    superseded = Host(StandInEngine(), KEY, directory, 300.0, Owners())
+    superseded.serve()
+    superseded.close()
+    assert directory.socket.is_file()
+    assert directory.note.exists()
+
+
+def test_it_leaves_when_nobody_can_reach_it_any_more(tmp_path):
+    served = ServedStandIn(tmp_path)
+    served.directory.socket.unlink()
+    served.wait()
+    assert not served.directory.note.exists()
 
 
 def test_a_log_on_a_full_disk_ends_nothing(root):

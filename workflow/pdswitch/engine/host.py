@@ -53,6 +53,7 @@ MAX_PEERS = 256
 # A client that does not take its result for so long is given up.
 SEND_TIMEOUT_S = 60.0
 BACKLOG = 128
+NOT_NAMED = "the device's note names another engine, or none"
 
 
 def say(line: str) -> None:
@@ -144,6 +145,9 @@ class Host:
 
     def serve(self) -> None:
         """Listen until it is time to leave, and say why."""
+        if not self._is_named():
+            say(f"leaving: {NOT_NAMED}")
+            return
         path = self._directory.socket
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX) as server:
@@ -180,7 +184,9 @@ class Host:
 
     def _reason_to_leave(self) -> str | None:
         if not self._is_named():
-            return "the device's note names another engine, or none"
+            return NOT_NAMED
+        if not self._directory.socket.exists():
+            return "its socket was removed"
         if any(peer.hello for peer in self._peers):
             return None
         if self._owners.all_gone():
