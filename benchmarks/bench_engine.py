@@ -148,14 +148,14 @@ def wall_time(folder: Path) -> float:
 
 def job_times(folder: Path) -> Counter[str]:
     """Return the seconds that the jobs of each rule took, by Snakemake's own record."""
-    spans = set()
+    starts: dict[tuple[str, float], float] = {}
     for path in (folder / "metadata").rglob("*"):
         if path.is_file():
             record = read_json(path)
-            # A job with several outputs has as many records.
-            spans.add((record["rule"], record["starttime"], record["endtime"]))
+            # A job with several outputs has as many records, which agree in its end.
+            starts[record["rule"], record["endtime"]] = record["starttime"]
     times: Counter[str] = Counter()
-    for rule, start, end in spans:
+    for (rule, end), start in starts.items():
         times[rule] += end - start
     return times
 
