@@ -132,6 +132,16 @@ def test_every_fault_is_named_with_its_numbers(run, change, sentence):
     assert any(sentence in reason for reason in rejections(steps, requests, facts, True))
 
 
+def test_a_step_without_work_is_no_fault(run):
+    # Under asynchronous scheduling it follows the last tokens of all that run.
+    steps, requests, facts = run
+    steps.loc[1, "decode_requests"] = 0
+    assert rejections(steps, requests, facts, True) == []
+    steps.loc[2, "prefill_tokens"] = 0
+    (reason,) = rejections(steps, requests, facts, True)
+    assert reason == "1 steps were empty: a refill found no KV memory"
+
+
 def test_the_timeline_merges_steps_of_one_kind(run):
     steps, _, _ = run
     longer = pd.concat([steps.iloc[[0, 1, 1, 1]], steps.iloc[[2, 3]]], ignore_index=True)

@@ -28,7 +28,7 @@ def opened(model: Path, folder: Path, **changes):
     values = {
         "model": str(model),
         "n_slots": N_SLOTS,
-        "max_model_len": 256,
+        "max_model_len": 2048,
         "max_num_batched_tokens": 512,
         "device": "cpu",
         "dtype": "float32",
@@ -230,6 +230,35 @@ def test_adaptive_moves_k_as_the_lengths_change(engine):
     assert {step.threshold for step in record.steps} == {2, 6}
 
 
+def test_a_shift_of_the_lengths_is_followed_within_two_updates(engine):
+    # Longer and longer answers, cut where two intervals of the new law have ended.
+    interval, before, after = 16, 48, 48
+    random = np.random.default_rng(3)
+    lengths = [*random.geometric(1 / 64, before), *random.geometric(1 / 512, after)]
+    wanted = [
+        Request(f"r{i}", [1 + i, 2, 3], int(min(length, 1500)), True)
+        for i, length in enumerate(lengths)
+    ]
+    policy = Policy(
+        kind="adaptive",
+        table=ThresholdTable([1 / 181], [4, 1]),
+        update_interval=interval,
+        estimator="completions_per_token",
+        window=2 * interval,
+        initial_probability=1 / 64,
+    )
+    record = serve(engine, policy, wanted)
+    check_complete(record, wanted)
+    assert mixed_steps(record) == 0
+    new = np.cumsum([int(row.request_id[1:]) >= before for row in record.requests])
+    own = [int(new[update.completions - 1]) for update in record.history]
+    last_before = next(i for i, count in enumerate(own) if count > interval // 2) - 1
+    followed = next(i for i, count in enumerate(own) if count >= 2 * interval)
+    assert record.history[last_before].termination_probability > 1 / 128
+    assert record.history[followed].termination_probability == pytest.approx(1 / 512, rel=0.4)
+    assert record.history[followed].threshold == 4
+
+
 def test_step_times_add_up_to_the_clock(engine):
     record = serve(engine, Policy(kind="fixed", threshold=3), requests(60, mean_output=30))
     summed = sum(step.duration_s for step in record.steps)
@@ -238,8 +267,8 @@ def test_step_times_add_up_to_the_clock(engine):
 
 
 def test_an_impossible_request_is_refused_and_the_engine_goes_on(engine):
-    too_long = [*requests(3), Request("long", [1] * 300, 5, True)]
-    with pytest.raises(EngineError, match="256"):
+    too_long = [*requests(3), Request("long", [1] * 2100, 5, True)]
+    with pytest.raises(EngineError, match="2048"):
         serve(engine, Policy(kind="fixed", threshold=2), too_long)
     wanted = requests(10)
     check_complete(serve(engine, Policy(kind="fixed", threshold=2), wanted), wanted)

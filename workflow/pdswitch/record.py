@@ -23,7 +23,7 @@ class Step(NamedTuple):
     refill and the decode step before it is off: see `pdswitch.profiling.attribution`.
 
     `refill_cause` is empty but for the steps of a refill: the first one says why it began (see
-    `pdswitch.policy.RefillCause`), the others ``continued``. A step of a refill that admits nothing
+    `pdswitch.policy.RefillCause`), the others ``continued``. A step of a refill without prefill
     found no KV memory.
     """
 
@@ -82,7 +82,11 @@ class RunRecord(msgspec.Struct):
     history: list[KStarUpdate]
 
     def write(self, path: Path) -> None:
-        """Write aside and rename, so that a half-written record is never read."""
+        """Write aside and rename, so that a half-written record is never read.
+
+        Raises:
+            OSError: if it cannot be written; nothing is left behind.
+        """
         aside = path.with_name(path.name + ".part")
         try:
             aside.write_bytes(msgspec.msgpack.encode(self))

@@ -8,10 +8,12 @@ the policy decides, before every step, what vLLM's own `schedule()` may do in it
   capped at the slots that were free when the refill began.
 
 vLLM's scheduler interface is not public. What is used of it beyond the overridden methods:
-`running`, `get_request_counts`, `_pause_state`, `current_step`, `next_decode_eligible_step`,
-`is_prefill_chunk` and the admission limit; `tests/test_scheduler.py` says what broke.
+`running`, `requests`, `get_request_counts`, `finish_requests`, `_pause_state`, `current_step`,
+`next_decode_eligible_step`, `is_prefill_chunk`, `num_stale_output_tokens` and the admission limit;
+`tests/test_scheduler.py` says what broke.
 """
 
+import logging
 import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
@@ -19,24 +21,35 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
+from vllm.v1.request import RequestStatus
 
-from pdswitch.policy import Controller, Policy
-from pdswitch.run import ORDER_KEY, PendingStep, Run, RunOrder, read_order
+from pdswitch.compatibility import refuse_unsupported
+from pdswitch.policy import Controller
+from pdswitch.run import (
+    ORDER_KEY,
+    PendingStep,
+    Run,
+    RunOrder,
+    SchedulerOptions,
+    read_order,
+)
 
 if TYPE_CHECKING:
-    from vllm.config import VllmConfig
     from vllm.v1.core.sched.output import SchedulerOutput
     from vllm.v1.outputs import ModelRunnerOutput
     from vllm.v1.request import Request
 
-__all__ = ["ORDER_KEY", "RunOrder", "SwitchingScheduler", "refuse_unsupported"]
+__all__ = ["ORDER_KEY", "RunOrder", "SwitchingScheduler"]
+
+logger = logging.getLogger(__name__)
 
 
 class SwitchingScheduler(AsyncScheduler):
     """vLLM's scheduler under the policies ``mixed``, ``fixed`` and ``adaptive``.
 
-    The policy in force comes with a `RunOrder`; before the first one it is
-    ``additional_config["pdswitch"]["policy"]``, or ``mixed``.
+    The policy in force comes with a `RunOrder`; while no run is in progress it is that of
+    ``additional_config["pdswitch"]`` (`SchedulerOptions`), or ``mixed``.
 
     Raises:
         ValueError: at start, for a vLLM configuration under which phases cannot be kept apart.
@@ -45,13 +58,21 @@ class SwitchingScheduler(AsyncScheduler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         refuse_unsupported(self.vllm_config)
-        options = (self.vllm_config.additional_config or {}).get(ORDER_KEY, {})
-        self._n_slots: int = self.max_num_running_reqs
-        self._default = Controller(
-            msgspec.convert(options.get("policy", {}), type=Policy), self._n_slots
+        # vLLM 0.32 split the admission limit from the number of slots.
+        self._limit = (
+            "max_num_active_reqs"
+            if hasattr(self, "max_num_active_reqs")
+            else "max_num_running_reqs"
         )
+        self._n_slots: int = getattr(self, self._limit)
+        options = msgspec.convert(
+            (self.vllm_config.additional_config or {}).get(ORDER_KEY, {}), type=SchedulerOptions
+        )
+        self._record_folder = options.record_folder
+        self._default = Controller(options.policy, self._n_slots)
         self._run: Run | None = None
-        self._pending: deque[PendingStep] = deque()
+        # One entry per step whose output has not arrived; None where nothing is recorded.
+        self._pending: deque[PendingStep | None] = deque()
         # Requests whose prompt is only partly computed.
         self._prefilling: set[str] = set()
         # Slots the refill under way may still fill.
@@ -60,27 +81,26 @@ class SwitchingScheduler(AsyncScheduler):
         self._starved = False
         # Since when each request without a slot has waited, the oldest first.
         self._waiting_since: OrderedDict[str, float] = OrderedDict()
+        # Those of them that could not be admitted yet, when last looked at.
+        self._blocked: dict[str, Request] = {}
+        # Requests that brought an order which is none, and the answers to them.
+        self._refused: list[Request] = []
+        self._refusals: list[Request] = []
         self._preempted = 0
         self._done = 0.0
-        # vLLM 0.32 split the admission limit from the number of slots.
-        self._limit = (
-            "max_num_active_reqs"
-            if hasattr(self, "max_num_active_reqs")
-            else "max_num_running_reqs"
-        )
 
     # -- what may happen in a step ------------------------------------------------------------
 
     def schedule(self, *args: Any, **kwargs: Any) -> "SchedulerOutput":
         """Schedule one step under the policy in force."""
+        if self._refused:
+            self._finish_refused()
         run, controller = self._run, self._controller
-        held = sum(request.num_computed_tokens for request in self.running)
+        held = _tokens_held(self.running) if run is not None and run.recorded else 0
         cause = ""
-        if run is not None and run.complete and run.start is None:
-            run.begin(time.monotonic())
-        if run is not None and not run.complete:
+        if run is not None and run.start is None and not run.begin(time.monotonic()):
             output = self._schedule_paused(PauseState.PAUSED_ALL, *args, **kwargs)
-        elif controller.policy.kind == "mixed" or self._pause_state != PauseState.UNPAUSED:
+        elif controller.policy.kind == "mixed" or self._pause_state == PauseState.PAUSED_ALL:
             output = super().schedule(*args, **kwargs)
         elif cause := self._refill_cause(controller):
             output = self._schedule_refill(*args, **kwargs)
@@ -95,8 +115,15 @@ class SwitchingScheduler(AsyncScheduler):
 
     def _refill_cause(self, controller: Controller) -> str:
         """Go on with the refill under way, or begin one if it is due; empty for a decode step."""
+        # A prompt that has been begun is finished apart from decodes, paused or not.
+        if self._prefilling:
+            return "continued"
+        if self._pause_state != PauseState.UNPAUSED:
+            return ""
         running, waiting = self.get_request_counts()
-        if self._prefilling or (self._refill_left and waiting):
+        if self._blocked:
+            waiting -= self._count_blocked()
+        if self._refill_left and waiting:
             return "continued"
         if self._starved and running:
             return ""
@@ -114,6 +141,13 @@ class SwitchingScheduler(AsyncScheduler):
         for since in self._waiting_since.values():
             return time.monotonic() - since
         return 0.0
+
+    def _count_blocked(self) -> int:
+        """Count the waiting requests that vLLM would pass over in this step."""
+        self._blocked = {
+            name: request for name, request in self._blocked.items() if _is_blocked(request)
+        }
+        return len(self._blocked)
 
     def _schedule_refill(self, *args: Any, **kwargs: Any) -> "SchedulerOutput":
         for request in self.running:
@@ -142,32 +176,65 @@ class SwitchingScheduler(AsyncScheduler):
         finally:
             self._pause_state = before
 
-    # -- runs ---------------------------------------------------------------------------------
+    # -- requests and runs --------------------------------------------------------------------
 
     def add_request(self, request: "Request") -> None:
-        """Queue a request; one that carries a `RunOrder` begins a run."""
-        extra = (request.sampling_params and request.sampling_params.extra_args) or {}
-        if ORDER_KEY in extra:
-            self._run = Run(read_order(extra[ORDER_KEY]), self._n_slots)
+        """Queue a request; one that carries a `RunOrder` begins a run, or joins the one it orders.
+
+        A bad order ends its own request with an error: raising here would end vLLM's core.
+        """
         now = time.monotonic()
-        if self._run is not None:
-            self._run.request_arrived(request.request_id, now)
+        if self._run is not None and self._run.over:
+            # All of it was aborted, and no step has followed yet.
+            self._close_run(self._run)
+        try:
+            self._take_order(request)
+        except ValueError as error:
+            logger.error("request %s is refused: %s", request.request_id, error)
+            self._refused.append(request)
+        else:
+            if self._run is not None:
+                self._run.request_arrived(request.request_id, now)
         self._waiting_since[request.request_id] = now
         super().add_request(request)
+        if _is_blocked(request):
+            self._blocked[request.request_id] = request
+
+    def _take_order(self, request: "Request") -> None:
+        extra = (request.sampling_params and request.sampling_params.extra_args) or {}
+        if ORDER_KEY not in extra:
+            return
+        order = read_order(extra[ORDER_KEY], self._record_folder)
+        if self._run is None or self._run.order != order:
+            self._run = Run(order, self._n_slots)
+
+    def _finish_refused(self) -> None:
+        refused, self._refused = self._refused, []
+        alive = [request for request in refused if request.request_id in self.requests]
+        self.finish_requests([one.request_id for one in alive], RequestStatus.FINISHED_ERROR)
+        self._refusals += alive
 
     def _free_request(self, request: "Request", *args: Any, **kwargs: Any) -> Any:
-        self._prefilling.discard(request.request_id)
-        self._waiting_since.pop(request.request_id, None)
+        name, run = request.request_id, self._run
+        self._prefilling.discard(name)
+        self._waiting_since.pop(name, None)
+        self._blocked.pop(name, None)
         self._starved = False
-        run = self._run
-        if run is not None and request.request_id in run:
+        if run is not None and name in run:
             run.request_ended(request, self._done)
-            self._note_completed(run.controller, request, run.seconds(self._done))
+            self._tell(run.controller, request, run.seconds(self._done))
+            if run.deserted:
+                logger.warning("a run is given up: its requests ended before the others arrived")
+                self._run = None
         else:
-            self._note_completed(self._default, request, self._done)
+            self._tell(self._default, request, self._done)
         return super()._free_request(request, *args, **kwargs)
 
-    def _note_completed(self, controller: Controller, request: "Request", time_s: float) -> None:
+    def _tell(self, controller: Controller, request: "Request", time_s: float) -> None:
+        """Tell a controller of one of its requests that ended."""
+        if not _ended_by_itself(request):
+            controller.aborted(request.num_output_tokens)
+            return
         run = self._run
 
         def tokens_in_progress() -> int:
@@ -182,10 +249,17 @@ class SwitchingScheduler(AsyncScheduler):
         controller.completed(request.num_output_tokens, time_s, tokens_in_progress)
 
     def _preempt_request(self, request: "Request", *args: Any, **kwargs: Any) -> None:
-        self._prefilling.discard(request.request_id)
-        self._waiting_since[request.request_id] = time.monotonic()
+        name = request.request_id
+        self._prefilling.discard(name)
+        self._waiting_since[name] = time.monotonic()
         self._preempted += 1
         super()._preempt_request(request, *args, **kwargs)
+        if _is_blocked(request):
+            self._blocked[name] = request
+
+    def _close_run(self, run: Run) -> None:
+        run.write()
+        self._run = None
 
     # -- the record ---------------------------------------------------------------------------
 
@@ -207,15 +281,18 @@ class SwitchingScheduler(AsyncScheduler):
         prefills |= self._prefilling & scheduled.keys()
         unfinished = {name for name in prefills if self.requests[name].is_prefill_chunk}
         self._prefilling = (self._prefilling - prefills) | unfinished
+        preempted, self._preempted = self._preempted, 0
+        if run is None or run.start is None or not run.recorded:
+            self._pending.append(None)
+            return
         running, waiting = self.get_request_counts()
         now = time.monotonic()
-        if run is not None and run.start is not None:
-            for request in new:
-                run.request_admitted(request.req_id, now)
+        for request in new:
+            run.request_admitted(request.req_id, now)
         blocks = self.kv_cache_config.num_blocks
         self._pending.append(
             PendingStep(
-                run=run if run is not None and run.start is not None else None,
+                run=run,
                 scheduled=now,
                 prefill_requests=len(prefills),
                 prefill_tokens=sum(scheduled[name] for name in prefills),
@@ -226,13 +303,12 @@ class SwitchingScheduler(AsyncScheduler):
                 waiting=waiting,
                 threshold=controller.threshold,
                 kv_blocks=round(self.kv_cache_manager.usage * blocks),
-                preempted=self._preempted,
+                preempted=preempted,
                 cached_tokens=sum(request.num_computed_tokens for request in new),
                 refill_cause=cause,
                 first_tokens=[name for name in prefills if name not in unfinished],
             )
         )
-        self._preempted = 0
 
     def update_from_output(
         self, scheduler_output: "SchedulerOutput", model_runner_output: "ModelRunnerOutput"
@@ -240,42 +316,54 @@ class SwitchingScheduler(AsyncScheduler):
         """Take in a step's output, record the step, and close the run with its last request."""
         self._done = time.monotonic()
         # vLLM returns every scheduled step, empty ones too, in the order of scheduling.
-        pending = self._pending.popleft()
-        run = pending.run
-        if run is None or run is not self._run:
-            return super().update_from_output(scheduler_output, model_runner_output)
-        run.first_tokens(pending.first_tokens, self._done)
-        ended_before = run.ended
-        outputs = super().update_from_output(scheduler_output, model_runner_output)
-        run.step_done(pending, self._done, run.ended - ended_before)
-        if run.over:
-            run.write()
-            self._run = None
+        pending, run = self._pending.popleft(), self._run
+        if pending is not None and pending.run is run:
+            run.first_tokens(pending.first_tokens, self._done)
+            ended_before = run.ended
+            outputs = super().update_from_output(scheduler_output, model_runner_output)
+            run.step_done(pending, self._done, run.ended - ended_before)
+        else:
+            outputs = super().update_from_output(scheduler_output, model_runner_output)
+        if run is not None and run is self._run and run.over:
+            self._close_run(run)
+        for request in self._refusals:
+            _answer_with_error(outputs, request)
+        self._refusals = []
         return outputs
+
+
+def _tokens_held(running: list["Request"]) -> int:
+    return sum(request.num_computed_tokens for request in running)
 
 
 def _admitted(output: "SchedulerOutput") -> int:
     return len(output.scheduled_new_reqs) + len(output.scheduled_cached_reqs.resumed_req_ids)
 
 
-def refuse_unsupported(config: "VllmConfig") -> None:
-    """Refuse a vLLM configuration under which prefill and decode cannot be kept apart.
+def _is_blocked(request: "Request") -> bool:
+    """Whether vLLM would pass over this waiting request in the next step.
 
-    Raises:
-        ValueError: naming the setting and what to do.
+    It does so while its grammar is being compiled, and, where newer versions of vLLM preempt under
+    asynchronous scheduling, until its last output has come.
     """
-    if config.speculative_config is not None:
-        raise ValueError(
-            "SwitchingScheduler cannot keep phases apart under speculative decoding; "
-            "remove speculative_config"
-        )
-    if config.parallel_config.pipeline_parallel_size > 1:
-        raise ValueError(
-            "SwitchingScheduler cannot freeze decodes under pipeline parallelism; "
-            "set pipeline_parallel_size=1 and use tensor_parallel_size"
-        )
-    if config.kv_transfer_config is not None:
-        raise ValueError(
-            "SwitchingScheduler does not know requests whose KV cache comes from elsewhere; "
-            "remove kv_transfer_config"
-        )
+    if request.use_structured_output and request.structured_output_request.grammar is None:
+        return True
+    return getattr(request, "num_stale_output_tokens", 0) > 0
+
+
+def _ended_by_itself(request: "Request") -> bool:
+    """Whether the end of this request says something of the lengths.
+
+    vLLM finds stop strings outside its core, which sees the request aborted.
+    """
+    if request.status == RequestStatus.FINISHED_ABORTED:
+        return bool(request.sampling_params and request.sampling_params.stop)
+    return request.status != RequestStatus.FINISHED_ERROR
+
+
+def _answer_with_error(outputs: dict[int, EngineCoreOutputs], request: "Request") -> None:
+    answer = EngineCoreOutput(
+        request_id=request.request_id, new_token_ids=[], finish_reason=request.get_finished_reason()
+    )
+    of_client = outputs.setdefault(request.client_index, EngineCoreOutputs())
+    of_client.outputs = [*of_client.outputs, answer]

@@ -43,7 +43,9 @@ def rejections(
     preempted = int(steps["preempted"].sum())
     if preempted and not memory_bound:
         reasons.append(f"{preempted} requests were preempted: the KV memory is too small for N")
-    empty = int(((steps["prefill_tokens"] == 0) & (steps["decode_requests"] == 0)).sum())
+    # A step may be empty for another reason: under asynchronous scheduling the one that follows the
+    # last tokens of all that run.
+    empty = int(((steps["prefill_tokens"] == 0) & (steps["refill_cause"] != "")).sum())
     if empty and not memory_bound:
         reasons.append(f"{empty} steps were empty: a refill found no KV memory")
     cached = int(steps["cached_tokens"].sum())

@@ -16,6 +16,7 @@ ENGINE_SOURCES = (
     "online.py",
     "record.py",
     "run.py",
+    "compatibility.py",
     "scheduler.py",
     "engine/spec.py",
     "engine/protocol.py",
