@@ -9,6 +9,7 @@ import argparse
 import heapq
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -103,6 +104,7 @@ def follow(name: EstimatorName, n_slots: int, seed: int) -> Followed:
     )
 
 
+@cache
 def two_intervals_after(name: EstimatorName, n_slots: int) -> NDArray[np.float64]:
     """Return the estimate over the new p in every run, two update intervals into the new law."""
     found = [follow(name, n_slots, seed).after(2 * INTERVAL) for seed in range(RUNS)]
