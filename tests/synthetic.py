@@ -312,6 +312,8 @@ def block_of(values: list[float], steady: list[float]) -> dict[str, Any]:
         "e2e": latency,
         "kv_high_water": 64 if values else None,
         "preemptions": 0,
+        "refills": 40.0 if values else None,
+        "forced_refills": 0.0 if values else None,
         "mean_refill": 5.5 if values else None,
     }
 

@@ -333,6 +333,14 @@ class TestFiles:
         self.run(script, arguments, monkeypatch)
         assert output.read_bytes() == first
 
+    def test_a_latency_guard_is_not_silent(self):
+        results = results_of()
+        assert "latency guard" not in dict(wording.verdict_rows(results))
+        for block in results["throughput_by_k"].values():
+            block["forced_refills"] = 30.0
+        said = dict(wording.verdict_rows(results))["latency guard"]
+        assert said == "max_hold_s forced 75.0 % of the refills before k"
+
     def test_verdict_command(self, cell, root, tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("COLUMNS", "200")
         self.run(root / "workflow/scripts/verdict.py", [str(tmp_path)], monkeypatch)

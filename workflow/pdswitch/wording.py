@@ -147,7 +147,18 @@ def verdict_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
             f"mixed {significant(results['throughput_mixed'])}",
         ),
         ("rejected runs", str(rejected) if rejected else "none"),
+        *_latency_guard(results),
     ]
+
+
+def _latency_guard(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say how many refills a latency guard forced: those of another policy than k's."""
+    blocks = [block for block in results["throughput_by_k"].values() if block["n"]]
+    forced = sum(block["n"] * block["forced_refills"] for block in blocks)
+    if not forced:
+        return []
+    share = forced / sum(block["n"] * block["refills"] for block in blocks)
+    return [("latency guard", f"max_hold_s forced {percent(share)} of the refills before k")]
 
 
 def seal(prediction: dict[str, Any]) -> str:
