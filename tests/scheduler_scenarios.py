@@ -231,6 +231,22 @@ def bad_orders(server: Server) -> Any:
     return server.serve()
 
 
+def streaming_input(server: Server) -> Any:
+    """A session that would get more input later, under a policy that keeps phases apart."""
+    plain = server.scheduler.add_request
+
+    def as_session(request: Any) -> None:
+        request.resumable = True
+        plain(request)
+
+    server.add("r0", 10, order={"policy": FIXED, "requests": 1})
+    server.step(2)
+    server.scheduler.add_request = as_session
+    server.add("session", 5)
+    server.scheduler.add_request = plain
+    return server.serve()
+
+
 def priorities(server: Server) -> Any:
     """The last to come goes first."""
     for i in range(24):
@@ -429,6 +445,7 @@ SCENARIOS = [
     parallel_sampling,
     orders_with_every_request,
     bad_orders,
+    streaming_input,
     priorities,
     pause_new_in_a_chunked_refill,
     pause_all,

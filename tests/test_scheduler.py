@@ -32,7 +32,7 @@ def opened(model: Path, folder: Path, **changes):
         "max_num_batched_tokens": 512,
         "device": "cpu",
         "dtype": "float32",
-        "num_kv_blocks": 40,
+        "num_kv_blocks": 120,
         "kv_cache_memory_bytes": 1 << 28,
         "enforce_eager": True,
     }
@@ -231,12 +231,12 @@ def test_adaptive_moves_k_as_the_lengths_change(engine):
 
 
 def test_a_shift_of_the_lengths_is_followed_within_two_updates(engine):
-    # Longer and longer answers, cut where two intervals of the new law have ended.
-    interval, before, after = 16, 48, 48
-    random = np.random.default_rng(3)
+    # The run ends with two update intervals of completions of the new law.
+    interval, before, after = 16, 32, 32
+    random = np.random.default_rng(7)
     lengths = [*random.geometric(1 / 64, before), *random.geometric(1 / 512, after)]
     wanted = [
-        Request(f"r{i}", [1 + i, 2, 3], int(min(length, 1500)), True)
+        Request(f"r{i}", [1 + i, 2, 3], int(min(length, 1200)), True)
         for i, length in enumerate(lengths)
     ]
     policy = Policy(
@@ -277,7 +277,7 @@ def test_an_impossible_request_is_refused_and_the_engine_goes_on(engine):
 def test_too_little_kv_memory_still_serves_everything_unmixed(tiny_model, tmp_path):
     # 5 blocks of 128 tokens, one of them vLLM's own: at most 4 of the 8 slots can be filled.
     wanted = [Request(f"r{i}", [i] * 100, 20, True) for i in range(12)]
-    with opened(tiny_model, tmp_path, num_kv_blocks=5) as engine:
+    with opened(tiny_model, tmp_path, num_kv_blocks=5, max_model_len=256) as engine:
         record = serve(engine, Policy(kind="fixed", threshold=2), wanted)
     end_engines(tmp_path)
     got = {row.request_id: row.output_tokens for row in record.requests}

@@ -155,6 +155,13 @@ def test_a_bad_order_ends_its_request_with_an_error_and_nothing_else(played):
     assert not played.wrote("foreign")
 
 
+def test_a_streaming_session_is_refused_under_a_policy(played):
+    outputs = played["streaming_input"]
+    assert lengths({"r0": outputs["r0"]}) == {"r0": [10]}
+    assert outputs["session"][0]["reason"] == "error"
+    assert "send it under the policy mixed" in (played.folder / "log").read_text()
+
+
 def test_refills_follow_vllms_priorities(played):
     names = played["priorities"]["names"]
     record = played.record("priorities")

@@ -183,6 +183,10 @@ class SwitchingScheduler(AsyncScheduler):
 
         A bad order ends its own request with an error: raising here would end vLLM's core.
         """
+        if request.request_id in self.requests:
+            # More input for a session; see `_take_order`.
+            super().add_request(request)
+            return
         now = time.monotonic()
         if self._run is not None and self._run.over:
             # All of it was aborted, and no step has followed yet.
@@ -202,11 +206,15 @@ class SwitchingScheduler(AsyncScheduler):
 
     def _take_order(self, request: "Request") -> None:
         extra = (request.sampling_params and request.sampling_params.extra_args) or {}
-        if ORDER_KEY not in extra:
-            return
-        order = read_order(extra[ORDER_KEY], self._record_folder)
-        if self._run is None or self._run.order != order:
-            self._run = Run(order, self._n_slots)
+        if ORDER_KEY in extra:
+            order = read_order(extra[ORDER_KEY], self._record_folder)
+            if self._run is None or self._run.order != order:
+                self._run = Run(order, self._n_slots)
+        if getattr(request, "resumable", False) and self._controller.policy.kind != "mixed":
+            raise ValueError(
+                "vLLM prefills the later input of a streaming session beside decodes; "
+                "send it under the policy mixed"
+            )
 
     def _finish_refused(self) -> None:
         refused, self._refused = self._refused, []
