@@ -7,7 +7,7 @@ import msgspec
 import psutil
 import pytest
 
-from pdswitch.config import parse_config
+from pdswitch.config import ENGINE_KEEPING, parse_config
 from pdswitch.engine.client import EngineError
 from pdswitch.engine.configure import EngineOptions, make_spec
 from pdswitch.engine.spec import EngineSpec, source_digest
@@ -20,8 +20,7 @@ from test_engine import LONG, await_gone, command, engine_pids, group_of, opened
 def spec_of(config: dict) -> EngineSpec:
     """Return the engine of a config, as the rules pass it on."""
     settings = parse_config(config)
-    kept = {"idle_timeout_s", "start_timeout_s", "run_timeout_s"}
-    options = settings.engine.model_dump(exclude=kept) | {
+    options = settings.engine.model_dump(exclude=ENGINE_KEEPING) | {
         "n_slots": settings.batch_size,
         "max_input_tokens": settings.max_input_tokens,
         "max_output_tokens": settings.max_output_tokens,

@@ -92,7 +92,8 @@ def test_neither_cores_nor_threads_nor_profile_matter(shared):
 
 def test_how_long_an_engine_is_kept_matters_to_the_report_alone(shared):
     # It prints the config.
-    engine = json.dumps({"dtype": "float32", "idle_timeout_s": 5, "start_timeout_s": 77})
+    limits = {"idle_timeout_s": 5, "start_timeout_s": 77, "run_timeout_s": 99}
+    engine = json.dumps({"dtype": "float32", **limits})
     assert shared.planned_jobs("--config", f"engine={engine}") == ["report"]
 
 
