@@ -1,6 +1,7 @@
 """A host on an engine without vLLM, served from a thread: for tests of everything but vLLM."""
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -60,8 +61,13 @@ class ServedStandIn:
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
         deadline = time.monotonic() + 10
-        while not self.directory.socket.exists() and time.monotonic() < deadline:
+        while not self._listens() and time.monotonic() < deadline:
             time.sleep(0.01)
+
+    def _listens(self) -> bool:
+        # The socket's file is there a moment before it is listened to.
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(str(self.directory.socket)) == 0
 
     def _serve(self) -> None:
         try:

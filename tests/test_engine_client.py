@@ -141,6 +141,25 @@ def test_an_engine_that_does_not_answer_is_ended(tmp_path, monkeypatch):
         mute.communicate()
 
 
+def test_a_removed_log_is_no_reason_not_to_wait(tmp_path):
+    directory = DeviceDirectory("cpu", tmp_path)
+    starting = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)", HOST_MODULE], start_new_session=True
+    )
+    try:
+        note = EngineNote(starting.pid, start_time(starting.pid), SPEC.key(), str(tmp_path / "x"))
+        write_note(directory.note, note)
+        said: list[str] = []
+        fails(tmp_path, said, start_timeout_s=0.5)
+        assert any(
+            line.endswith("raise engine.start_timeout_s if it needs longer") for line in said
+        )
+        assert starting.wait(10)
+    finally:
+        starting.kill()
+        starting.wait()
+
+
 def test_a_stale_socket_is_no_engine(tmp_path):
     directory = DeviceDirectory("cpu", tmp_path)
     with socket.socket(socket.AF_UNIX) as stale:

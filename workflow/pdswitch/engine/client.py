@@ -4,6 +4,7 @@ Imports neither torch nor vLLM, so that a job starts in a moment.
 """
 
 import contextlib
+import io
 import os
 import shutil
 import socket
@@ -241,7 +242,7 @@ def _reuse(
                 connection = _await_ready(directory, note, owner, start_timeout_s, say)
             return Engine(connection, note, owner, run_timeout_s)
         except EngineGoneError as error:
-            say(f"starting anew: {str(error).partition('.')[0]}")
+            say(f"starting anew: {str(error).partition('. ')[0]}")
     elif note.alive:
         say("replacing an engine with other settings")
     _clear(directory, note)
@@ -332,7 +333,7 @@ def _await_ready(
 ) -> socket.socket:
     """Wait until the engine of a note serves, passing on what it says, and connect to it."""
     deadline = time.monotonic() + timeout_s
-    with Path(note.log).open(encoding="utf-8", errors="replace") as lines:
+    with _open_log(note.log) as lines:
         while time.monotonic() < deadline:
             alive = note.alive
             connection = _connect(directory)
@@ -347,6 +348,13 @@ def _await_ready(
         f"the engine was not ready in time; raise engine.start_timeout_s if it needs longer. "
         f"{_tail(note.log)}"
     )
+
+
+def _open_log(log: str) -> IO[str]:
+    try:
+        return Path(log).open(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return io.StringIO()  # somebody has tidied up; the engine is there all the same
 
 
 def _relay(lines: IO[str], say: Say) -> None:
