@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from checkout import Checkout
+from pdswitch.captions import CAPTIONS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -163,12 +165,18 @@ def test_another_estimator_measures_nothing_but_online(copy):
     assert planned == sorted([*chain, "summary", "report"])
 
 
-@pytest.mark.parametrize(
-    "module", ["figures/hazard.py", "figures/style.py"], ids=["one figure", "their style"]
-)
-def test_a_figure_s_code_redraws_figures_and_report(copy, module):
-    edit(copy, f"workflow/pdswitch/{module}")
+def test_a_figure_s_code_redraws_that_figure_and_the_report(copy):
+    edit(copy, "workflow/pdswitch/figures/hazard.py")
     assert copy.planned_jobs() == [*jobs("figures", *BOTH), "report"]
+    rules = re.findall(r"^rule figure_(\w+):", copy.snakemake("-n"), re.MULTILINE)
+    assert set(rules) == {"hazard"}
+
+
+def test_the_figures_style_redraws_all_of_them_and_the_report(copy):
+    edit(copy, "workflow/pdswitch/figures/style.py")
+    assert copy.planned_jobs() == [*jobs("figures", *BOTH), "report"]
+    rules = re.findall(r"^rule figure_(\w+):", copy.snakemake("-n"), re.MULTILINE)
+    assert set(rules) == set(CAPTIONS)
 
 
 def test_the_report_s_code_rerenders_the_report(copy):

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from pdswitch.captions import CAPTIONS
 from pdswitch.engine.spec import ENGINE_SOURCES
 from pdswitch.sources import stage_sources
 
@@ -31,6 +32,11 @@ STAGES = [
 # Not part of the workflow that is traced.
 WITH_OPTIMIZE_BATCH_SIZE = ["kv_budget", "slots"]
 
+# What the finished workflow chose by name.
+CHOSEN = {
+    "prompts": ["pdswitch.datasets.demo", "pdswitch.datasets.custom"],
+    "figure": [f"pdswitch.figures.{name}" for name in CAPTIONS],
+}
 MEASURED = ("step_times", "termination", "online", "throughput")
 
 
@@ -54,8 +60,7 @@ def traced(finished_workflow) -> dict[str, set[str]]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_a_stage_ran_is_what_its_rule_declares(root, traced, stage):
-    loaders = ("demo", "custom") if stage == "prompts" else ()
-    declared = stage_sources(root, stage, *(f"pdswitch.datasets.{name}" for name in loaders))
+    declared = stage_sources(root, stage, *CHOSEN.get(stage, ()))
     ran = traced[f"{stage}.py"] | (traced["host.py"] if stage in MEASURED else set())
     assert sorted(ran) == sorted(declared)
 

@@ -28,7 +28,7 @@ for figure, figure_inputs in FIGURE_INPUTS.items():
         name:
             f"figure_{figure}"
         input:
-            sources=sources("figure"),
+            sources=sources("figure", f"pdswitch.figures.{figure}"),
             data=figure_inputs,
         output:
             pdf=report(

@@ -3,57 +3,48 @@
 import argparse
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pdswitch.figures import (
-    hazard,
-    input_length_distribution,
-    online_kstar_convergence,
-    output_length_distribution,
-    profiling_results,
-    throughput_vs_k,
-    timeline,
-)
 from pdswitch.figures.save import save_figure
 from pdswitch.files import read_json
 
-
-def _throughput_vs_k(_: str, results: Path) -> Figure:
-    return throughput_vs_k.draw(read_json(results))
+Draw = Callable[..., Figure]
 
 
-def _profiling_results(dataset: str, steps: Path, threshold: Path) -> Figure:
-    return profiling_results.draw(dataset, pd.read_parquet(steps), read_json(threshold)["timing"])
+def _throughput_vs_k(draw: Draw, _: str, results: Path) -> Figure:
+    return draw(read_json(results))
 
 
-def _input_length_distribution(dataset: str, prompts: Path) -> Figure:
+def _profiling_results(draw: Draw, dataset: str, steps: Path, threshold: Path) -> Figure:
+    return draw(dataset, pd.read_parquet(steps), read_json(threshold)["timing"])
+
+
+def _input_length_distribution(draw: Draw, dataset: str, prompts: Path) -> Figure:
     tokens = pd.read_parquet(prompts, columns=["prompt_tokens"])["prompt_tokens"]
-    return input_length_distribution.draw(dataset, tokens.to_numpy())
+    return draw(dataset, tokens.to_numpy())
 
 
-def _output_length_distribution(dataset: str, requests: Path, termination: Path) -> Figure:
+def _output_length_distribution(
+    draw: Draw, dataset: str, requests: Path, termination: Path
+) -> Figure:
     columns = ["output_tokens", "truncated"]
-    return output_length_distribution.draw(
-        dataset, pd.read_parquet(requests, columns=columns), read_json(termination)
-    )
+    return draw(dataset, pd.read_parquet(requests, columns=columns), read_json(termination))
 
 
-def _online_kstar_convergence(dataset: str, history: Path, threshold: Path) -> Figure:
-    return online_kstar_convergence.draw(dataset, pd.read_parquet(history), read_json(threshold))
+def _online_kstar_convergence(draw: Draw, dataset: str, history: Path, threshold: Path) -> Figure:
+    return draw(dataset, pd.read_parquet(history), read_json(threshold))
 
 
-def _timeline(dataset: str, phases: Path) -> Figure:
-    return timeline.draw(dataset, read_json(phases))
+def _of_one_file(draw: Draw, dataset: str, file: Path) -> Figure:
+    return draw(dataset, read_json(file))
 
 
-def _hazard(dataset: str, termination: Path) -> Figure:
-    return hazard.draw(dataset, read_json(termination))
-
-
-# Each with the input files that it wants, in order.
+# Each is drawn by the module of its name, imported only when it is wanted: so drawing one takes a
+# moment, and editing one redraws no other. With each, the input files that it wants, in order.
 FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
     "throughput_vs_k": (_throughput_vs_k, ("{dataset}_results.json",)),
     "profiling_results": (_profiling_results, ("profile steps.parquet", "threshold.json")),
@@ -66,8 +57,8 @@ FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
         _online_kstar_convergence,
         ("kstar_history.parquet", "threshold.json"),
     ),
-    "timeline": (_timeline, ("pd_timeline_{dataset}.json",)),
-    "hazard": (_hazard, ("termination.json",)),
+    "timeline": (_of_one_file, ("pd_timeline_{dataset}.json",)),
+    "hazard": (_of_one_file, ("termination.json",)),
 }
 
 
@@ -84,14 +75,16 @@ def main() -> None:
     parser.add_argument("--inputs", type=Path, nargs="+", required=True, help="see below")
     parser.add_argument("--output-stem", type=Path, required=True, help="path without ending")
     arguments = parser.parse_args()
-    draw, inputs = FIGURES[arguments.name]
+    from_files, inputs = FIGURES[arguments.name]
     if len(arguments.inputs) != len(inputs):
         parser.error(
             f"{arguments.name} wants {len(inputs)} inputs ({', '.join(inputs)}), "
             f"got {len(arguments.inputs)}"
         )
+    draw = import_module(f"pdswitch.figures.{arguments.name}").draw
     try:
-        written = save_figure(draw(arguments.dataset, *arguments.inputs), arguments.output_stem)
+        figure = from_files(draw, arguments.dataset, *arguments.inputs)
+        written = save_figure(figure, arguments.output_stem)
     except ValueError as error:
         sys.exit(f"error: {error}")
     print("wrote", *written)
