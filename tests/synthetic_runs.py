@@ -59,10 +59,14 @@ def play(
 
 
 def records_of(
-    requests: pd.DataFrame, threshold: int | None, slower: float = 1.0, drain: str = "eager"
+    requests: pd.DataFrame,
+    threshold: int | None,
+    slower: float = 1.0,
+    drain: str = "eager",
+    n_slots: int = N_SLOTS,
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Step records, request records and the content of run.json."""
-    run = play(requests, threshold, drain)
+    run = play(requests, threshold, drain, n_slots)
     steps = run.steps_frame()
     served = run.requests_frame().assign(request_id=requests["request_id"].astype("string"))
     for frame in (steps, served):
@@ -72,7 +76,7 @@ def records_of(
         "policy": "mixed" if threshold is None else "fixed",
         "threshold": threshold,
         "drain": drain,
-        "n_slots": N_SLOTS,
+        "n_slots": n_slots,
         "started_at": "2026-03-01T10:05:00+00:00",
         "wall_s": float(steps["done_s"].iloc[-1]),
         "requests": len(served),
@@ -96,14 +100,14 @@ def write_run(
     return folder
 
 
-def profile_of(seed: int = 0) -> pd.DataFrame:
+def profile_of(seed: int = 0, n_slots: int = N_SLOTS) -> pd.DataFrame:
     """Step records of profile runs with the step times of TIMES and 1 % noise."""
     random = np.random.default_rng(seed)
     rows: list[tuple[int, str, int, int, int, float]] = []
     for run, tokens in enumerate(np.geomspace(16, 720, 20).astype(int).tolist()):
         rows.append((run, "prefill", tokens, 0, 0, TIMES.alpha_p + TIMES.beta_p * tokens))
-    for run, active in enumerate(list(range(1, N_SLOTS + 1)) * 2, start=20):
-        prompt = 32 if run < 28 else 128
+    for run, active in enumerate(list(range(1, n_slots + 1)) * 2, start=20):
+        prompt = 32 if run < 20 + n_slots else 128
         for step in range(8):
             seconds = TIMES.alpha_d + TIMES.beta_d * active
             rows.append((run, "decode", 0, active, active * (prompt + step), seconds))
@@ -125,27 +129,27 @@ def termination_of(requests: pd.DataFrame) -> dict[str, Any]:
     return summarise_lengths(requests, 32, "mean", 0.3)
 
 
-def theory_of(termination: dict[str, Any]) -> dict[str, Any]:
+def theory_of(termination: dict[str, Any], n_slots: int = N_SLOTS) -> dict[str, Any]:
     """What the results need of threshold.json, from the profile of TIMES."""
-    fit = fit_steps(profile_of(), N_SLOTS)
+    fit = fit_steps(profile_of(n_slots=n_slots), n_slots)
     p, prompt = termination["termination_probability"], float(termination["mean_prompt_tokens"])
     linear = fit["prefill"]["linear"] | fit["decode"]["linear"]
     times = StepTimes(*(linear[name] for name in ("alpha_p", "beta_p", "alpha_d", "beta_d")))
-    k_star = optimal_threshold(N_SLOTS, p, times.alpha_p, times.alpha_d)
-    corrected = corrected_throughput(N_SLOTS, p, times, prompt)
+    k_star = optimal_threshold(n_slots, p, times.alpha_p, times.alpha_d)
+    corrected = corrected_throughput(n_slots, p, times, prompt)
     return {
-        "n_slots": N_SLOTS,
+        "n_slots": n_slots,
         "termination_probability": p,
         "mean_prompt_tokens": prompt,
         "timing": fit,
         "k_star": k_star,
         "k_star_measured": k_star,
-        "k_star_single_exit": N_SLOTS,
+        "k_star_single_exit": n_slots,
         "k_star_range": [k_star, k_star],
         "predicted": {
-            "threshold": list(range(1, N_SLOTS + 1)),
-            "throughput": predicted_throughput(N_SLOTS, p, times, prompt).tolist(),
-            "single_exit": predicted_throughput(N_SLOTS, p, times, prompt, "single_exit").tolist(),
+            "threshold": list(range(1, n_slots + 1)),
+            "throughput": predicted_throughput(n_slots, p, times, prompt).tolist(),
+            "single_exit": predicted_throughput(n_slots, p, times, prompt, "single_exit").tolist(),
             "corrected": corrected.tolist(),
             "measured_curves": corrected.tolist(),
             "low": (0.9 * corrected).tolist(),
