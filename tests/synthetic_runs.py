@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pdswitch.files import write_json, write_parquet
+from pdswitch.files import write_json, write_records
 from pdswitch.profiling.fit import fit_steps
 from pdswitch.simulation import MixedStep, SimulationResult, simulate
 from pdswitch.termination import summarise_lengths
@@ -94,8 +94,8 @@ def write_run(
     folder: Path, steps: pd.DataFrame, requests: pd.DataFrame, facts: dict[str, Any]
 ) -> Path:
     """Write the records of a run as a measured one leaves them."""
-    write_parquet(folder / "steps.parquet", steps)
-    write_parquet(folder / "requests.parquet", requests)
+    write_records(folder / "steps.parquet", steps)
+    write_records(folder / "requests.parquet", requests)
     write_json(folder / "run.json", facts)
     return folder
 

@@ -196,7 +196,8 @@ def test_the_error_terms_add_up_to_the_error_of_the_prediction(cell, theory):
     # The simulated server has the fitted step times, keeps to the policy, and all its time is
     # spent in steps; runs are slowed by about 1 %.
     assert abs(terms["step_times"]) < 0.03
-    assert terms["outside_steps"] == pytest.approx(0, abs=1e-9)
+    # Recorded times are rounded to a microsecond.
+    assert terms["outside_steps"] == pytest.approx(0, abs=1e-4)
     assert terms["scheduling"] == pytest.approx(0, abs=1e-9)
     assert abs(terms["policy_model"]) < 0.015
 
@@ -257,5 +258,5 @@ def test_the_scripts_write_every_file(aggregated):
     assert len(truncated) == results["truncated"] > 0
     assert {sample["prompt"] for sample in truncated} == {"why?"}
     for phase, following in pairwise(phases):
-        assert phase["start_s"] < phase["end_s"] <= following["start_s"] + 1e-9
+        assert phase["start_s"] < phase["end_s"] <= following["start_s"] + 2e-6
     assert not list(aggregated.rglob("*.part"))

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from pdswitch.engine.client import Engine
 from pdswitch.engine.protocol import Output, Progress, Request, RunCommand
-from pdswitch.files import write_json, write_parquet
+from pdswitch.files import write_json, write_records
 from pdswitch.policy import Policy
 from pdswitch.record import RunRecord, decode_record
 
@@ -33,8 +33,8 @@ class Measurement:
     def write(self, folder: Path) -> None:
         """Write `steps.parquet`, `requests.parquet` and `run.json` into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_parquet(folder / "steps.parquet", self.record.steps_frame())
-        write_parquet(folder / "requests.parquet", self.record.requests_frame())
+        write_records(folder / "steps.parquet", self.record.steps_frame())
+        write_records(folder / "requests.parquet", self.record.requests_frame())
         write_json(folder / "run.json", self.facts)
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from pdswitch.engine.job import add_engine_arguments, engine_of
 from pdswitch.engine.protocol import Request, RunCommand
-from pdswitch.files import write_json, write_parquet
+from pdswitch.files import write_json, write_records
 from pdswitch.model import ModelManifest
 from pdswitch.policy import Policy
 from pdswitch.profiling.design import PlannedRun, plan
@@ -61,7 +61,7 @@ def main() -> None:
             "runs": len(runs),
             "conditions": {"before": conditions[0]["before"], "after": conditions[-1]["after"]},
         }
-        write_parquet(arguments.steps, pd.concat(frames, ignore_index=True))
+        write_records(arguments.steps, pd.concat(frames, ignore_index=True))
         write_json(arguments.run, facts)
 
 
