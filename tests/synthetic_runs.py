@@ -140,6 +140,7 @@ def theory_of(termination: dict[str, Any], n_slots: int = N_SLOTS) -> dict[str, 
     return {
         "n_slots": n_slots,
         "termination_probability": p,
+        "standard_error": termination["standard_error"],
         "mean_prompt_tokens": prompt,
         "timing": fit,
         "k_star": k_star,
