@@ -90,8 +90,8 @@ def test_the_record_agrees_with_the_worker_on_real_vllm(
         return done.stdout
 
     manifest = tmp_path / "model.json"
-    checkpoint = ("--checkpoint", str(tmp_path / "checkpoint"))
-    run("workflow/scripts/model.py", "--model", str(tiny_model), *checkpoint, "--output", manifest)
+    source = ("--model", "tiny", "--source", str(tiny_model))
+    run("workflow/scripts/model.py", *source, "--output", manifest)
     small = "--prefill-samples 6 --decode-repeats 1 --max-tokens 256 --thresholds 2 --requests 16"
     arguments = [*small.split(), "--mean-tokens", "12", "--output", str(tmp_path / "out")]
     model = ("--model", str(manifest), "--engine", json.dumps(ENGINE))
