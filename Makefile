@@ -6,7 +6,7 @@ CORES ?= all
 ARGS ?=
 STAMP := .venv/setup.stamp
 
-.PHONY: help setup run test test-fast lint schema lock bench datasets figures report clean
+.PHONY: help setup run test test-fast faults contract lint schema lock bench datasets figures report clean
 
 help:            ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | column -t -s "$$(printf '\t')"
@@ -27,6 +27,12 @@ test: setup lint ## the whole test suite: fast tests, then real vLLM and Snakema
 
 test-fast: setup ## the tests that start neither vLLM nor Snakemake
 	pytest -m "not slow"
+
+faults: setup    ## fifty rounds of SIGKILL at random moments over a whole small workflow
+	PDSWITCH_FAULT_ROUNDS=50 pytest -m slow tests/test_faults.py
+
+contract: setup  ## the scheduler on every supported vLLM, each in a folder thrown away; writes docs
+	. envs/registry.sh && python tests/contract.py 0.26.0 0.30.0 0.32.0
 
 lint: setup      ## style, formatting, types, Snakemake's own checks, generated files
 	ruff check --quiet .
