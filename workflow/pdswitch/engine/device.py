@@ -11,6 +11,8 @@ import msgspec
 from pdswitch.engine.processes import is_alive
 from pdswitch.files import atomic_path
 
+# Slurm, PBS, LSF: where they tell a job its number.
+JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 # Linux limits a socket's path to 107 bytes.
 MAX_SOCKET_PATH = 107
 
@@ -119,7 +121,17 @@ def write_note(path: Path, note: Any) -> None:
 
 
 def runtime_root() -> Path:
-    """Return the user's folder for sockets and locks."""
+    """Return the user's folder for sockets and locks; in a cluster's job, one of the job's own.
+
+    A cluster gives every job its own devices and often numbers them from 0 in each: two jobs on a
+    node would else take the two devices for one.
+    """
+    root = _users_root()
+    job = next(filter(None, map(os.environ.get, JOB_VARIABLES)), None)
+    return root / re.sub(r"[^A-Za-z0-9.-]", "_", f"job-{job}") if job else root
+
+
+def _users_root() -> Path:
     explicit = os.environ.get("PDSWITCH_RUNTIME_DIR")
     if explicit:
         return Path(explicit)

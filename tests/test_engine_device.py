@@ -1,0 +1,32 @@
+"""Where an engine's socket and lock lie."""
+
+import pytest
+
+from pdswitch.engine.device import JOB_VARIABLES, runtime_root
+
+
+@pytest.fixture(autouse=True)
+def outside_any_job(monkeypatch):
+    for variable in JOB_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_it_is_where_the_user_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("PDSWITCH_RUNTIME_DIR", str(tmp_path))
+    assert runtime_root() == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("variable", "number", "name"),
+    [
+        ("SLURM_JOB_ID", "17", "job-17"),
+        ("PBS_JOBID", "17[3].head", "job-17_3_.head"),
+        ("LSB_JOBID", "17", "job-17"),
+    ],
+)
+def test_two_jobs_on_a_node_do_not_take_their_devices_for_one(
+    monkeypatch, tmp_path, variable, number, name
+):
+    monkeypatch.setenv("PDSWITCH_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv(variable, number)
+    assert runtime_root() == tmp_path / name
