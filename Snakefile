@@ -57,3 +57,7 @@ rule thresholds:
 rule figures:
     input:
         every_cell(*FIGURES),
+
+
+onsuccess:
+    shutil.rmtree(KEPT, ignore_errors=True)

@@ -109,6 +109,10 @@ def test_the_loader_gets_the_estimation_samples_besides():
         ({"dataset": "alpacca"}, "alpacca"),
         ({"dataset": "demo", "k_grid": [4, 40]}, "k_grid of demo contains 40, but only 32 slots"),
         (
+            {"shards": 4, "repeats": 2},
+            "shards is 4, but there are 2 blocks to deal to them; use at",
+        ),
+        (
             {"datasets": {"demo": {"max_output_tokens": 4096}}},
             "raise those",
         ),

@@ -266,6 +266,13 @@ class Config(DatasetSettings, ModelSettings):
         lt=1,
         description="ε: tolerated probability of running out of KV memory, for N*.",
     )
+    shards: int = Field(
+        1,
+        ge=1,
+        description="On a cluster: jobs that the sweep of a model is dealt to, each on one device "
+        "with one warm engine. Whole blocks are dealt, so that what is compared was measured on "
+        "the same device; hence at most `repeats`.",
+    )
     seed: int = Field(0, ge=0, description="Seed of shuffles and random prompts.")
     output_dir: str = Field("results", min_length=1, description="Where everything is written.")
     sampling: Sampling = Field(default_factory=Sampling, description="Sampling of the answers.")
@@ -293,6 +300,12 @@ class Config(DatasetSettings, ModelSettings):
         if not self.datasets:
             raise ValueError("datasets is empty; name at least one, for example datasets: [demo]")
         self._check_models()
+        most = max(self.dataset(name).repeats for name in self.datasets)
+        if self.shards > most:
+            raise ValueError(
+                f"shards is {self.shards}, but there are {most} blocks to deal to them; "
+                f"use at most {most}, or raise repeats"
+            )
         for name in self.datasets:
             settings = self.dataset(name)
             self.dataset_source(name)

@@ -15,6 +15,9 @@ from pdswitch.files import write_json, write_records
 from pdswitch.policy import Policy
 from pdswitch.record import RunRecord, decode_record
 
+# What a run writes; the last one says that it is whole.
+RUN_FILES = ("steps.parquet", "requests.parquet", "run.json")
+
 
 class Measurement:
     """A run that has ended.

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import sys
 from functools import cache
@@ -27,6 +28,10 @@ try:
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
+RESULTS = CONFIG.output_dir.rstrip("/")
+# Runs of cluster jobs, until the workflow has ended well; see pdswitch.kept.
+KEPT = f"{RESULTS}/.kept"
+
 # Scripts import the library of this checkout, wherever it lies. How long an engine is kept and
 # waited for is no param, because no result depends on it: a change reruns nothing.
 shell.prefix(
@@ -34,10 +39,10 @@ shell.prefix(
     "${{PYTHONPATH:+:$PYTHONPATH}}"
     f" PDSWITCH_IDLE_TIMEOUT_S={CONFIG.engine.idle_timeout_s}"
     f" PDSWITCH_START_TIMEOUT_S={CONFIG.engine.start_timeout_s}"
-    f" PDSWITCH_RUN_TIMEOUT_S={CONFIG.engine.run_timeout_s}; "
+    f" PDSWITCH_RUN_TIMEOUT_S={CONFIG.engine.run_timeout_s}"
+    f"{f' PDSWITCH_KEPT={shlex.quote(KEPT)}' if workflow.remote_exec else ''}; "
 )
 
-RESULTS = CONFIG.output_dir.rstrip("/")
 # By the name they have in paths, in the order they are measured.
 MODELS = {model_slug(name): name for name in CONFIG.models}
 DATASETS = sorted(CONFIG.datasets)
@@ -174,6 +179,12 @@ def engine_options(model, n):
     )
 
 
+def gpus_of(wildcards):
+    """The GPUs that a measured job asks a cluster for."""
+    settings = settings_of_model(wildcards.model)
+    return 0 if settings.engine.device == "cpu" else settings.tensor_parallel_size
+
+
 SAMPLING = options(**CONFIG.sampling.model_dump())
 
 # Where the GPU build belongs; the same question as in the set-up.
@@ -214,6 +225,22 @@ def fixed_policy(wildcards):
     return f"--threshold {wildcards.k} --drain {settings.drain}{guard}"
 
 
+# A few seconds each: on a cluster they run where snakemake does, instead of queueing.
+localrules:
+    fit,
+    estimate,
+    plan,
+    kv_budget,
+    slots,
+    summary,
+    report,
+    datasets_table,
+    all,
+    datasets,
+    thresholds,
+    figures,
+
+
 # One model's jobs before the next one's, so that its engine is loaded once; and of each model what
 # the measured jobs wait for, so that none of the next model slips in between.
 PREPARE, PROFILE, ONLINE, BLOCKS = 4_000_000, 3_000_000, 2_000_000, 1_000_000
@@ -245,8 +272,32 @@ def k_grid(model, dataset, n):
         return json.load(file)
 
 
+def shard_of(wildcards):
+    """The cluster job of a run: of one model and N, hence one engine, and of whole blocks."""
+    shard = (int(wildcards["rep"]) - 1) % CONFIG.shards + 1
+    group = f"{wildcards['model']}-N={wildcards['n']}-shard={shard}"
+    # All runs of a shard belong together, though none depends on another: what --group-components
+    # is for. The process that runs the job on the cluster is not told that option.
+    known = workflow.group_settings.group_components
+    workflow.group_settings.group_components = {**known, group: sys.maxsize}
+    return group
+
+
+def every_plan():
+    """Ask for the plan of every model and dataset.
+
+    While a shard's job runs, no checkpoint may end: Snakemake would gather the groups anew and
+    submit the same runs a second time.
+    """
+    for model in MODELS:
+        for dataset in DATASETS:
+            k_grid(model, dataset, slots_of(model, dataset))
+
+
 def runs_of(model, dataset, n):
     """The run.json of every run of the sweep of a model with n slots on a dataset."""
+    if not workflow.local_exec:
+        every_plan()
     cell = CELL.format(model=model, dataset=dataset, n=n)
     policies = [f"threshold={k}" for k in k_grid(model, dataset, n)] + ["policy=mixed"]
     return [

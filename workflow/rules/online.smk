@@ -23,6 +23,7 @@ rule online:
     threads: workflow.cores
     resources:
         engine=1,
+        gpu=gpus_of,
     params:
         engine=lambda wildcards: engine_options(wildcards.model, wildcards.n),
         sampling=SAMPLING,

@@ -19,6 +19,7 @@ rule profile:
     threads: workflow.cores
     resources:
         engine=1,
+        gpu=gpus_of,
     params:
         engine=lambda wildcards: engine_options(wildcards.model, wildcards.n),
         options=options(

@@ -41,6 +41,7 @@ for figure, figure_inputs in FIGURE_INPUTS.items():
             png=f"{CELL}/{{dataset}}_{figure}.png",
         log:
             f"{LOGS}/figure-{figure}.log",
+        localrule: True
         conda:
             ENVIRONMENT
         params:

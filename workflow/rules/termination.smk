@@ -22,6 +22,7 @@ rule termination:
     threads: workflow.cores
     resources:
         engine=1,
+        gpu=gpus_of,
     params:
         engine=lambda wildcards: engine_options(wildcards.model, wildcards.n),
         sampling=SAMPLING,

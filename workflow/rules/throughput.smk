@@ -18,11 +18,14 @@ rule throughput:
     log:
         f"{LOGS}/threshold={{k}}-rep={{rep}}.log",
     priority: lambda wildcards: block_priority(wildcards.model, wildcards.rep, wildcards.k)
+    group:
+        shard_of
     conda:
         ENVIRONMENT
     threads: workflow.cores
     resources:
         engine=1,
+        gpu=gpus_of,
     params:
         engine=lambda wildcards: engine_options(wildcards.model, wildcards.n),
         sampling=SAMPLING,
