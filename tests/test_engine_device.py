@@ -1,7 +1,8 @@
-"""Where an engine's socket and lock lie."""
+"""Where an engine's socket, lock and log lie."""
 
 import pytest
 
+from pdswitch.engine.client import log_name
 from pdswitch.engine.device import JOB_VARIABLES, runtime_root
 
 
@@ -30,3 +31,13 @@ def test_two_jobs_on_a_node_do_not_take_their_devices_for_one(
     monkeypatch.setenv("PDSWITCH_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv(variable, number)
     assert runtime_root() == tmp_path / name
+
+
+def test_engines_that_start_in_the_same_second_do_not_share_a_log(monkeypatch):
+    names = set()
+    for host in ("node1", "node2"):
+        for pid in (17, 18):
+            monkeypatch.setattr("socket.gethostname", lambda host=host: host)
+            monkeypatch.setattr("os.getpid", lambda pid=pid: pid)
+            names.add(log_name("key"))
+    assert len(names) == 4

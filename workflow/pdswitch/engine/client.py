@@ -278,7 +278,7 @@ def _start(
     say: Say,
 ) -> EngineNote:
     log_folder.mkdir(parents=True, exist_ok=True)
-    log = log_folder.absolute() / f"{datetime.now():%Y%m%d-%H%M%S}-{spec.key()}.log"
+    log = log_folder.absolute() / log_name(spec.key())
     write_note(directory.spec, spec)
     directory.socket.unlink(missing_ok=True)
     command = [sys.executable, "-m", HOST_MODULE, "--directory", str(directory.path)]
@@ -308,6 +308,11 @@ def _start(
         end_engine(note.pid, note.started)
         raise
     return note
+
+
+def log_name(key: str) -> str:
+    """Name the log of an engine: on a cluster several with one key start in the same second."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{key}-{socket.gethostname()}-{os.getpid()}.log"
 
 
 def _connect(directory: DeviceDirectory) -> socket.socket | None:
