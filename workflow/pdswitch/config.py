@@ -269,9 +269,9 @@ class Config(DatasetSettings, ModelSettings):
     shards: int = Field(
         1,
         ge=1,
-        description="On a cluster: jobs that the sweep of a model is dealt to, each on one device "
-        "with one warm engine. Whole blocks are dealt, so that what is compared was measured on "
-        "the same device; hence at most `repeats`.",
+        description="On a cluster: jobs that the sweep of a dataset is dealt to, each on one "
+        "device with one warm engine. Whole blocks are dealt, so that what is compared was "
+        "measured on the same device; hence at most `repeats`.",
     )
     seed: int = Field(0, ge=0, description="Seed of shuffles and random prompts.")
     output_dir: str = Field("results", min_length=1, description="Where everything is written.")

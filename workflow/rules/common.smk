@@ -273,9 +273,12 @@ def k_grid(model, dataset, n):
 
 
 def shard_of(wildcards):
-    """The cluster job of a run: of one model and N, hence one engine, and of whole blocks."""
+    """The cluster job of a run: whole blocks of one sweep, hence one engine; here no job at all."""
+    if workflow.local_exec:
+        return None
     shard = (int(wildcards["rep"]) - 1) % CONFIG.shards + 1
-    group = f"{wildcards['model']}-N={wildcards['n']}-shard={shard}"
+    sweep = f"{wildcards['model']}-{wildcards['dataset']}-N={wildcards['n']}"
+    group = f"{sweep}-shard={shard}"
     # All runs of a shard belong together, though none depends on another: what --group-components
     # is for. The process that runs the job on the cluster is not told that option.
     known = workflow.group_settings.group_components
