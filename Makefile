@@ -6,7 +6,8 @@ CORES ?= all
 ARGS ?=
 STAMP := .venv/setup.stamp
 
-.PHONY: help setup run test test-fast faults contract lint schema lock bench datasets figures report clean
+.PHONY: help setup run test test-fast test-slurm faults contract lint schema lock bench datasets figures
+.PHONY: report clean
 
 help:            ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | column -t -s "$$(printf '\t')"
@@ -21,12 +22,16 @@ run: setup       ## run the workflow with the default config and print the verdi
 	snakemake --cores $(CORES) $(ARGS)
 	python workflow/scripts/verdict.py
 
-test: setup lint ## the whole test suite: fast tests, then real vLLM and Snakemake
-	pytest -m "not slow"
+test: setup lint ## the whole test suite: fast tests, real vLLM and Snakemake, real Slurm
+	pytest -m "not slow and not slurm"
 	pytest -m slow
+	tests/slurm/run.sh
 
 test-fast: setup ## the tests that start neither vLLM nor Snakemake
-	pytest -m "not slow"
+	pytest -m "not slow and not slurm"
+
+test-slurm: setup ## the tests on a Slurm of one node, installed (Debian, root) and started for them
+	tests/slurm/run.sh $(ARGS)
 
 faults: setup    ## fifty rounds of SIGKILL at random moments over a whole small workflow
 	PDSWITCH_FAULT_ROUNDS=50 pytest -m slow tests/test_faults.py
