@@ -22,7 +22,7 @@ from pdswitch.files import read_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-ROUNDS = int(os.environ.get("PDSWITCH_FAULT_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("PDSWITCH_FAULT_ROUNDS", "1"))
 VICTIMS = ("snakemake", "engine", "job")
 MEASURED = {"profile", "termination", "online", "throughput", "throughput_mixed"}
 # What a run does, whenever it does it: vLLM's core runs in step with the scheduler on the CPU.
