@@ -22,9 +22,10 @@ run: setup       ## run the workflow with the default config and print the verdi
 	snakemake --cores $(CORES) $(ARGS)
 	python workflow/scripts/verdict.py
 
-test: setup lint ## the test suite: fast tests, then real vLLM and Snakemake
+test: setup lint ## the whole test suite: fast tests, real vLLM and Snakemake, real Slurm
 	pytest -m "not slow and not slurm"
 	pytest -m slow
+	tests/slurm/run.sh
 
 test-fast: setup ## the tests that start neither vLLM nor Snakemake
 	pytest -m "not slow and not slurm"

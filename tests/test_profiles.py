@@ -64,23 +64,6 @@ def test_every_measured_stage_is_named_and_what_to_edit_is_marked(root, name):
     assert "resources" not in wanted
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_pinned_keeps_what_was_measured_through_edits_of_the_code(finished_workflow, tmp_path):
-    checkout = finished_workflow.copy_to(tmp_path)
-    for module in ("scheduler", "policy", "figures/style", "theory/closed_form"):
-        path = checkout.folder / f"workflow/pdswitch/{module}.py"
-        path.write_text(path.read_text() + "\n# edited\n")
-    pinned = ("--profile", "profiles/pinned")
-    assert checkout.planned(*pinned) == {}
-    # What the config asks for is still measured, and what is missing.
-    assert checkout.planned(*pinned, "--config", "drain=strict")["throughput"] > 0
-    (checkout.cell("own") / "throughput/policy=mixed/rep=1/run.json").unlink()
-    planned = checkout.planned(*pinned)
-    assert planned["throughput_mixed"] == 1
-    assert "throughput" not in planned
-
-
 FAKE_KUBECTL = """#!/usr/bin/env bash
 if [ "$1" = create ]; then cat >manifest.yaml; echo job.batch/pdswitch-x1; fi
 if [ "$1" = get ]; then [ "$ANSWER" = down ] && exit 1; echo "$ANSWER"; fi

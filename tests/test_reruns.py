@@ -220,6 +220,14 @@ def test_the_scheduler_s_code_measures_everything_again(copy):
     assert copy.planned_jobs() == sorted([*chain, *PROFILE, "summary", "report"])
 
 
+def test_an_edit_can_be_declared_harmless(copy):
+    edit(copy, "workflow/pdswitch/scheduler.py")
+    copy.snakemake("--touch")
+    assert copy.planned() == {}
+    # The config still decides.
+    assert copy.planned("--config", "drain=strict")["throughput"] > 0
+
+
 def test_touching_every_file_reruns_nothing(copy):
     for path in copy.folder.rglob("*"):
         if path.is_file() and ".snakemake" not in path.parts and "results" not in path.parts:
