@@ -71,23 +71,6 @@ def play(n_slots: int, threshold: int, count: int, seed: int = 0) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def phases_of(steps: pd.DataFrame) -> list[dict[str, Any]]:
-    """Content of `pd_timeline_{dataset}.json`."""
-    phases: list[dict[str, Any]] = []
-    for row in steps.itertuples(index=False):
-        kind = "prefill" if row.prefill_tokens else "decode"
-        if not phases or phases[-1]["phase"] != kind:
-            phases.append({"start_s": row.schedule_s, "phase": kind, "steps": 0, "tokens": 0})
-        phases[-1] |= {
-            "end_s": row.done_s,
-            "steps": phases[-1]["steps"] + 1,
-            "tokens": phases[-1]["tokens"] + row.prefill_tokens + row.decode_requests,
-            "requests": row.running,
-            "waiting": row.waiting,
-        }
-    return phases
-
-
 def profile_steps(n_slots: int, seed: int = 0) -> pd.DataFrame:
     """Step records of profile runs, with a hinge below 400 tokens and one stalled step."""
     random = np.random.default_rng([seed, 3])

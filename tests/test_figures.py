@@ -28,10 +28,10 @@ from pdswitch.figures.lengths import MOST_BINS, whole_token_bins
 from pdswitch.figures.save import save_figure
 from pdswitch.figures.style import house_style, plain
 from pdswitch.figures.throughput_vs_k import measured_throughput, neighbourhoods
+from pdswitch.results import timeline as phases_of_run
 from synthetic import (
     block_of,
     history_of,
-    phases_of,
     play,
     profile_steps,
     prompts_of,
@@ -260,7 +260,7 @@ class TestTimeline:
         ("n_slots", "threshold", "count"), [(16, 5, 100), (1, 1, 3), (64, 64, 64)]
     )
     def test_any_run(self, n_slots, threshold, count):
-        phases = phases_of(play(n_slots, threshold, count))
+        phases = phases_of_run(play(n_slots, threshold, count))
         figure = timeline.draw("demo", phases)
         refills = sum(phase["phase"] == "prefill" for phase in phases)
         assert f"{refills} refills" in texts(figure)
@@ -270,7 +270,7 @@ class TestTimeline:
         is_drawn(timeline.draw("demo", []))
 
     def test_the_close_up_is_a_part_from_the_middle(self):
-        phases = phases_of(play(16, 5, 200))
+        phases = phases_of_run(play(16, 5, 200))
         part = timeline.close_up(phases)
         assert sum(phase["phase"] == "prefill" for phase in part) == timeline.CLOSE_UP
         middle = (part[0]["start_s"] + part[-1]["end_s"]) / 2

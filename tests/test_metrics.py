@@ -11,7 +11,7 @@ from pdswitch.metrics import (
     run_metrics,
     steady_window,
 )
-from pdswitch.results import timeline, verdict_sentence
+from pdswitch.results import CURVE_POINTS, timeline, verdict_sentence
 from pdswitch.validity import rejections
 
 
@@ -149,6 +149,19 @@ def test_the_timeline_merges_steps_of_one_kind(run):
     assert [phase["phase"] for phase in phases] == ["prefill", "decode", "prefill", "decode"]
     assert phases[1]["steps"] == 3
     assert phases[1]["tokens"] == 6
+    assert len(phases[1]["curve"]) == 3
+
+
+def test_the_timeline_shows_the_shape_of_a_long_drain(run):
+    steps, _, _ = run
+    drain = pd.concat([steps.iloc[[1]]] * 1000, ignore_index=True)
+    drain["done_s"], drain["finished"] = np.arange(1.0, 1001.0), 0
+    drain["running"] = 1000 - np.arange(1000)
+    (phase,) = timeline(drain)
+    assert len(phase["curve"]) == CURVE_POINTS
+    assert phase["curve"][0] == [1.0, 1000]
+    assert phase["curve"][-1] == [phase["end_s"], phase["requests"]] == [1000.0, 1]
+    assert all(time + requests == 1001 for time, requests in phase["curve"])
 
 
 def test_the_verdict_says_when_there_is_no_interval():

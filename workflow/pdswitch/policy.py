@@ -117,8 +117,6 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             return "threshold"
         if self.drain == "eager" and free >= waiting:
             return "drain"
-        if self.window < 1:
-            raise ValueError(f"window must be at least 1, got {self.window}")
         if self.max_hold_s is not None and waited_s >= self.max_hold_s:
             return "max_hold"
         return None

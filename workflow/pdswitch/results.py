@@ -29,6 +29,8 @@ AVERAGED = (
     "kv_high_water",
 )
 LATENCIES = ("ttft", "tpot", "itl", "e2e")
+# Enough to see the shape of a drain, few enough for a file that people read.
+CURVE_POINTS = 32
 
 
 @dataclass(frozen=True)
@@ -371,16 +373,20 @@ def truncated_samples(requests: pd.DataFrame, prompts: pd.DataFrame) -> list[dic
 def timeline(steps: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the phases of a run: consecutive steps of one kind merged.
 
-    Each has start_s, end_s, phase (prefill, decode, mixed, empty), steps, tokens, and the
-    requests in slots at its end.
+    Each has start_s, end_s, phase (prefill, decode, mixed, empty), steps, tokens, the requests in
+    slots and waiting at its end, and `curve`: pairs of time in s and requests in slots, at most
+    `CURVE_POINTS` of them, evenly spread over its steps, the last one included.
     """
     prefill, decode = steps["prefill_tokens"] > 0, steps["decode_requests"] > 0
+    in_slots = (steps["running"] - steps["finished"]).to_numpy()
+    done = steps["done_s"].to_numpy()
     kind = np.select(
         [prefill & decode, prefill, decode], ["mixed", "prefill", "decode"], default="empty"
     )
     phases = []
     for _, part in steps.groupby((kind != np.roll(kind, 1)).cumsum(), sort=True):
         first, last = part.iloc[0], part.iloc[-1]
+        shown = np.unique(np.linspace(part.index[-1], part.index[0], CURVE_POINTS).astype(int))
         phases.append(
             {
                 "start_s": float(first["done_s"] - first["duration_s"]),
@@ -388,8 +394,9 @@ def timeline(steps: pd.DataFrame) -> list[dict[str, Any]]:
                 "phase": str(kind[part.index[0]]),
                 "steps": len(part),
                 "tokens": int(part["prefill_tokens"].sum() + part["decode_requests"].sum()),
-                "requests": int(last["running"] - last["finished"]),
+                "requests": int(in_slots[part.index[-1]]),
                 "waiting": int(last["waiting"]),
+                "curve": [[float(done[step]), int(in_slots[step])] for step in shown],
             }
         )
     return phases

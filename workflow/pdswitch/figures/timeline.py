@@ -29,8 +29,7 @@ Phases = list[dict[str, Any]]
 def draw(dataset: str, phases: Phases) -> Figure:
     """Draw the whole run above and some cycles from its middle below.
 
-    The strips under the curves are the phases; the curves go through the requests in slots at the
-    end of each phase.
+    The strips under the curves are the phases; the curves are the requests in slots.
 
     Args:
         dataset: its name.
@@ -84,9 +83,9 @@ def _draw_phases(axes: Axes, phases: Phases) -> None:
                 transform=axes.get_xaxis_transform(),
                 label=kind,
             )
-    top = max(phase["requests"] for phase in phases)
-    ends, requests = ([phase[name] for phase in phases] for name in ("end_s", "requests"))
-    axes.plot(ends, requests, color=BLACK, linewidth=0.9, label="requests in slots")
+    times, requests = zip(*(point for phase in phases for point in phase["curve"]), strict=True)
+    top = max(requests)
+    axes.plot(times, requests, color=BLACK, linewidth=0.9, label="requests in slots")
     axes.set_ylim(-0.14 * max(top, 1), 1.08 * max(top, 1))
     axes.set_xlim(phases[0]["start_s"], phases[-1]["end_s"])
 
