@@ -365,6 +365,7 @@ def results_of(n_slots: int = 16, repeats: int = 3, dataset: str = "demo") -> di
             "confidence": 0.95,
             "method": "multiple comparisons with the best",
             "n_blocks": repeats,
+            "contenders": None if one_block else near,
             "noise": None if one_block else 0.012,
             "mixed_ratio": x_hat / mixed["throughput"]["mean"],
             "sentence": f"k* = {k_star} costs {100 * regret:.1f} % at k̂ = {k_hat}.",

@@ -128,6 +128,13 @@ class TestMeasuredThroughput:
         assert np.log(found.high / found.mean) == pytest.approx([width] * 3, rel=1e-6)
         assert np.log(found.mean / found.low) == pytest.approx([width] * 3, rel=1e-6)
 
+    def test_the_scatter_of_the_contenders_is_theirs(self):
+        by_k = {k: block_of([np.exp(d), np.exp(-d)], []) for k, d in (("1", 0.5), ("2", 0.1))}
+        found = measured_throughput(by_k, "throughput", [2])
+        # One degree of freedom each: s² = 2·d², t = 12.706.
+        width = 12.7062047 * np.array([0.5, 0.1])
+        assert np.log(found.high / found.mean) == pytest.approx(width, rel=1e-6)
+
     def test_one_repeat_has_no_interval(self):
         found = measured_throughput(
             {"2": block_of([5.0], []), "1": block_of([4.0], [])}, "throughput"

@@ -358,6 +358,13 @@ class TestFiles:
         with pytest.raises(SystemExit, match=r"does not exist; run the workflow first: make run"):
             self.run(script, [str(tmp_path)], monkeypatch)
 
+    def test_verdict_without_a_file_that_was_summed_up(self, cell, root, tmp_path, monkeypatch):
+        (cell / "demo_results.json").unlink()
+        with pytest.raises(
+            SystemExit, match=r"demo_results\.json is gone; make it again: make run"
+        ):
+            self.run(root / "workflow/scripts/verdict.py", [str(tmp_path)], monkeypatch)
+
 
 @pytest.mark.parametrize("name", CAPTIONS)
 @pytest.mark.parametrize("settings", [{}, {"repeats": 3, "num_requests": 64, "drain": "eager"}])

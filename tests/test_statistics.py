@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from pdswitch import statistics
 from pdswitch.statistics import (
+    LOOK,
     best_critical_value,
     compare_with_best,
     mean_absolute_percentage_error,
@@ -16,7 +17,7 @@ THRESHOLDS = [1, 2, 4, 8, 16]
 TRUTH = np.array([9.0, 9.9, 10.0, 9.8, 9.0])
 
 
-def sweep(random, blocks: int, noise: float, truth=TRUTH):
+def sweep(random, blocks: int, noise, truth=TRUTH):
     drift = random.normal(0, 0.05, (blocks, 1))
     return truth * np.exp(drift + random.normal(0, noise, (blocks, truth.size)))
 
@@ -27,10 +28,7 @@ def true_regret(truth=TRUTH):
 
 @pytest.mark.parametrize("truth", [TRUTH, np.full(7, 10.0)], ids=["peaked", "flat"])
 @pytest.mark.parametrize("blocks", [2, 5])
-def test_intervals_cover_the_true_regret(blocks, truth, monkeypatch):
-    # The critical value depends on the shape of the sweep only.
-    value = best_critical_value(truth.size, (blocks - 1) * (truth.size - 1))
-    monkeypatch.setattr(statistics, "best_critical_value", lambda *_: value)
+def test_intervals_cover_the_true_regret(blocks, truth):
     random = np.random.default_rng(blocks)
     grid, named, true = list(range(1, truth.size + 1)), 1, true_regret(truth)
     trials, high, low, best = 1000, 0, 0, 0
@@ -41,6 +39,24 @@ def test_intervals_cover_the_true_regret(blocks, truth, monkeypatch):
         best += grid[int(truth.argmax())] in found.indifferent
     # 95 % asked for; four standard errors below is still more than 92 %.
     assert min(high, low, best) / trials >= 0.92
+
+
+@pytest.mark.parametrize("blocks", [2, 3, 5])
+def test_noise_of_poor_thresholds_does_not_blur_the_good_ones(blocks):
+    # As on a GPU: the first two are far below, and repeat twenty times worse.
+    truth = np.array([8.6, 9.4, 9.88, 9.96, 10.0, 9.98, 9.96, 9.96, 9.97, 9.98, 9.90])
+    noise = np.where(np.arange(truth.size) < 2, 0.03, 0.0015)
+    random = np.random.default_rng(blocks)
+    grid, named, true = list(range(1, truth.size + 1)), 5, true_regret(truth)
+    trials, covered, best, widths = 500, 0, 0, []
+    for _ in range(trials):
+        found = compare_with_best(grid, sweep(random, blocks, noise, truth))
+        covered += bool(found.low[named] <= true[named] + 1e-12 <= found.high[named] + 2e-12)
+        best += 5 in found.indifferent
+        widths.append(found.high[named] - found.low[named])
+    assert min(covered, best) / trials >= 0.92
+    # Pooled over all k, the noise alone would make it 3 to 4 %.
+    assert np.median(widths) < 0.01
 
 
 def test_held_out_regret_pays_for_no_luck_and_the_plain_one_does():
@@ -115,9 +131,14 @@ def test_units_do_not_matter_and_ends_are_ordered(truth, scale, seed):
 
 
 def test_the_critical_value_is_dunnetts():
-    # One comparison: Student's t, one-sided. Three: Dunnett's table for 10 degrees of freedom.
-    assert best_critical_value(2, 10) == pytest.approx(1.812, abs=0.03)
-    assert best_critical_value(4, 10) == pytest.approx(2.34, abs=0.03)
+    # One comparison: Student's t. More: scipy's test at the critical value gives its level back.
+    assert best_critical_value(2, 10) == pytest.approx(stats.t.ppf(LOOK, 10), abs=0.04)
+    samples = [np.array([-1.0, 0.0, 1.0])] * 4  # variance 1, 8 degrees of freedom
+    shift = best_critical_value(4, 8) * np.sqrt(2 / 3)
+    found = stats.dunnett(
+        samples[0] + shift, *samples[1:], control=samples[3], alternative="greater"
+    )
+    assert found.pvalue[0] == pytest.approx(1 - LOOK, abs=0.003)
 
 
 def test_mape():

@@ -236,8 +236,9 @@ def _verdict(
     verdict: dict[str, Any] = {
         **_judgement(makespan, k_star),
         "confidence": CONFIDENCE,
-        "method": "multiple comparisons with the best over randomised complete blocks",
+        "method": "multiple comparisons with the best over randomised complete blocks, two looks",
         "n_blocks": makespan.n_blocks if makespan else 0,
+        "contenders": makespan.contenders if makespan else None,
         "noise": makespan.noise if makespan else None,
         "mixed_ratio": x_hat / x_mixed if x_hat else None,
     }

@@ -6,9 +6,17 @@ best, with the best unknown: multiple comparisons with the best (Hsu, Annals of 
 1984). The upper ends hold for all k at once, hence also for a k̂ picked after the fact, and so does
 the set of those that may be the best. A lower end holds for a k named before the measurements, as
 k* is: in a flat sweep some k looks bad by chance (Dunnett's one-sided bound with k as control).
+
+Noise differs between k: where the host sets the time of the steps, as at small k on a GPU, runs
+repeat ten times worse. Pooled over all k, it would drown what the good ones tell apart. So there
+are two looks, each at 97.5 %: the first, at all k, leaves the contenders; the second is at those
+alone, with their own noise. With 95 % both are right, and so is what they agree on. (Screening,
+then comparison, on a shared error: Nelson, Swann, Goldsman and Song, Operations Research 49, 2001.)
+Which k are contenders does not depend on the residuals, so that the second look may use them.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +24,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+LOOK = 1 - (1 - CONFIDENCE) / 2  # of each of two looks
 DRAWS = 200_000
 
 
@@ -29,25 +38,28 @@ class Comparison:
         k_hat: the k with the highest mean.
         regret: 1 − X(k)/X(best other or own), at least 0, length K; the luckiest k is taken for
             the best, so that it is too large in the mean where the curve is flat.
+        n_blocks: complete blocks.
         regret_held_out: the same against the best of the other blocks, in the block left out, in
             the mean over blocks; may be negative. It pays for no luck; None with one block.
         low: lower end of the regret's 95 % interval, for one k named before; None with one block.
         high: upper end, for all k at once.
-        indifferent: all k that cannot be told from the best; None with one block.
-        noise: standard deviation of one log throughput about its k and block effects.
-        n_blocks: complete blocks.
+        contenders: the k that the first look leaves; None with one block.
+        indifferent: those of them that cannot be told from the best; None with one block.
+        noise: standard deviation of one log throughput of a contender about its k and block
+            effects; of all k where there is one contender; None with one block.
     """
 
     thresholds: list[int]
     mean: Floats
     k_hat: int
     regret: Floats
-    regret_held_out: Floats | None
-    low: Floats | None
-    high: Floats | None
-    indifferent: list[int] | None
-    noise: float | None
     n_blocks: int
+    regret_held_out: Floats | None = None
+    low: Floats | None = None
+    high: Floats | None = None
+    contenders: list[int] | None = None
+    indifferent: list[int] | None = None
+    noise: float | None = None
 
 
 def compare_with_best(thresholds: list[int], throughput: Floats, seed: int = 0) -> Comparison:
@@ -69,34 +81,47 @@ def compare_with_best(thresholds: list[int], throughput: Floats, seed: int = 0) 
     logs = np.log(throughput[complete])
     blocks, count = logs.shape
     mean = logs.mean(axis=0)
-    best = int(mean.argmax())
     distance = _distance_to_best_other(mean)
-    regret = -np.expm1(-np.maximum(distance, 0))
     common = {
         "thresholds": list(thresholds),
         "mean": np.exp(mean),
-        "k_hat": thresholds[best],
-        "regret": regret,
+        "k_hat": thresholds[int(mean.argmax())],
+        "regret": _as_regret(distance),
         "n_blocks": blocks,
     }
     if blocks < 2 or count < 2:
-        return Comparison(
-            **common, regret_held_out=None, low=None, high=None, indifferent=None, noise=None
-        )
-    residual = logs - mean - logs.mean(axis=1, keepdims=True) + mean.mean()
-    freedom = (blocks - 1) * (count - 1)
-    noise = float(np.sqrt((residual**2).sum() / freedom))
-    width = best_critical_value(count, freedom, seed) * noise * np.sqrt(2 / blocks)
-    low = -np.expm1(-np.maximum(distance - width, 0))
-    high = -np.expm1(-np.maximum(distance + width, 0))
+        return Comparison(**common)
+    width, noise = _look(logs, seed)
+    contenders = np.flatnonzero(distance <= width)
+    widths = np.full(count, width)
+    if contenders.size > 1:
+        width, noise = _look(logs[:, contenders], seed)
+        # Few contenders have few degrees of freedom: the first look may know better.
+        widths[contenders] = np.minimum(widths[contenders], width)
+    named = np.array(thresholds)
     return Comparison(
         **common,
         regret_held_out=_held_out(logs),
-        low=low,
-        high=high,
-        indifferent=[k for k, d in zip(thresholds, distance, strict=True) if d <= width],
+        low=_as_regret(distance - widths),
+        high=_as_regret(distance + widths),
+        contenders=named[contenders].tolist(),
+        indifferent=named[distance <= widths].tolist(),
         noise=noise,
     )
+
+
+def _look(logs: Floats, seed: int) -> tuple[float, float]:
+    """Return how far apart two means may be by chance, and the noise of one log throughput."""
+    blocks, count = logs.shape
+    mean = logs.mean(axis=0)
+    residual = logs - mean - logs.mean(axis=1, keepdims=True) + mean.mean()
+    freedom = (blocks - 1) * (count - 1)
+    noise = float(np.sqrt((residual**2).sum() / freedom))
+    return best_critical_value(count, freedom, seed) * noise * float(np.sqrt(2 / blocks)), noise
+
+
+def _as_regret(distance: Floats) -> Floats:
+    return np.asarray(-np.expm1(-np.maximum(distance, 0)))
 
 
 def _distance_to_best_other(mean: Floats) -> Floats:
@@ -116,10 +141,11 @@ def _held_out(logs: Floats) -> Floats:
     return np.asarray(-np.expm1(-distance.mean(axis=0)))
 
 
+@cache
 def best_critical_value(count: int, freedom: int, seed: int = 0) -> float:
-    """Return Dunnett's one-sided 95 % critical value for `count` means, by Monte Carlo.
+    """Return Dunnett's one-sided critical value of one look at `count` means, by Monte Carlo.
 
-    The quantile of max_j (Z_j − Z_0)/(√2·S), Z standard normal, S² = χ²/freedom.
+    The `LOOK` quantile of max_j (Z_j − Z_0)/(√2·S), Z standard normal, S² = χ²/freedom.
     """
     random = np.random.default_rng(seed)
     control = random.standard_normal(DRAWS)
@@ -127,7 +153,7 @@ def best_critical_value(count: int, freedom: int, seed: int = 0) -> float:
     for _ in range(count - 1):
         np.maximum(largest, random.standard_normal(DRAWS), out=largest)
     spread = np.sqrt(random.chisquare(freedom, DRAWS) / freedom)
-    return float(np.quantile((largest - control) / (np.sqrt(2) * spread), CONFIDENCE))
+    return float(np.quantile((largest - control) / (np.sqrt(2) * spread), LOOK))
 
 
 def mean_absolute_percentage_error(predicted: Floats, measured: Floats) -> float:

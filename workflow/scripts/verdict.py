@@ -39,13 +39,13 @@ def result_files(folder: Path) -> list[Path]:
     """Return the results files that the summary names: older ones may lie beside them.
 
     Raises:
-        ValueError: if there is no summary.
+        ValueError: if there is no summary, or a file that it names is gone.
     """
     summary = folder / "summary.csv"
     if not summary.is_file():
         raise ValueError(f"{summary} does not exist; run the workflow first: make run")
     with summary.open(newline="", encoding="utf-8") as table:
-        return [
+        files = [
             folder
             / row["model"]
             / row["dataset"]
@@ -53,6 +53,10 @@ def result_files(folder: Path) -> list[Path]:
             / f"{row['dataset']}_results.json"
             for row in csv.DictReader(table)
         ]
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"{file} is gone; make it again: make run")
+    return files
 
 
 def print_verdict(console: Console, file: Path) -> None:

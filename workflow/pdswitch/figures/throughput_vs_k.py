@@ -62,12 +62,13 @@ def draw(results: dict[str, Any]) -> Figure:
         figure = new_figure(5.3)
         whole, steady = figure.subplots(2, 1, sharex=True)
         _draw_set(whole, results)
-        _draw_measured(whole, measured_throughput(results["throughput_by_k"], "throughput"))
+        runs, contenders = results["throughput_by_k"], results["verdict"]["contenders"]
+        _draw_measured(whole, measured_throughput(runs, "throughput", contenders))
         _draw_baselines(whole, results, "throughput")
         _draw_chosen(whole, results)
         whole.set_title("whole run: requests / makespan")
         _draw_prediction(steady, results["prediction"])
-        _draw_measured(steady, measured_throughput(results["throughput_by_k"], "steady_throughput"))
+        _draw_measured(steady, measured_throughput(runs, "steady_throughput", contenders))
         _draw_baselines(steady, results, "steady_throughput")
         _draw_thresholds(steady, results)
         steady.set_title("steady window: neither ramp nor drain")
@@ -83,15 +84,18 @@ def draw(results: dict[str, Any]) -> Figure:
     return figure
 
 
-def measured_throughput(by_k: dict[str, Any], metric: str) -> Measured:
+def measured_throughput(
+    by_k: dict[str, Any], metric: str, contenders: list[int] | None = None
+) -> Measured:
     """Collect one metric of the sweep, each k that has a counted run.
 
-    The interval takes one scatter for all k, pooled over the repeats of each, because two or three
-    repeats of one k say little: mean·exp(±t·s/√n), s the pooled deviation of log throughput.
+    Two or three repeats of one k say little of their scatter, so it is pooled over the contenders,
+    and over the rest: mean·exp(±t·s/√n), s the pooled deviation of log throughput.
 
     Args:
         by_k: `throughput_by_k` of the results.
         metric: ``throughput`` or ``steady_throughput``.
+        contenders: of the verdict; all k pooled where there are none.
     """
     runs = {int(k): np.array(block[metric]["values"], float) for k, block in by_k.items()}
     runs = {k: values for k, values in sorted(runs.items()) if values.size}
@@ -100,12 +104,14 @@ def measured_throughput(by_k: dict[str, Any], metric: str) -> Measured:
     thresholds = np.array(list(runs), float)
     repeats = np.array([values.size for values in runs.values()])
     mean = np.array([values.mean() for values in runs.values()])
-    freedom = int((repeats - 1).sum())
+    squares = np.array([((logs - logs.mean()) ** 2).sum() for logs in map(np.log, runs.values())])
+    contends = np.isin(thresholds, contenders or [])
     width = np.full(mean.size, np.nan)
-    if freedom:
-        squares = sum(((logs - logs.mean()) ** 2).sum() for logs in map(np.log, runs.values()))
-        quantile = stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)
-        width = quantile * np.sqrt(squares / freedom / repeats)
+    for alike in (contends, ~contends):
+        freedom = int((repeats[alike] - 1).sum())
+        if freedom:
+            quantile = stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)
+            width[alike] = quantile * np.sqrt(squares[alike].sum() / freedom / repeats[alike])
     low, high = mean * np.exp(-width), mean * np.exp(width)
     single = np.concatenate(list(runs.values()))
     return Measured(thresholds, mean, low, high, np.repeat(thresholds, repeats), single)
