@@ -211,6 +211,17 @@ def test_a_job_whose_workflow_ends_while_it_waits_gives_up(tmp_path, root):
     assert (tmp_path / "said").read_text() == "the workflow of this job has ended"
 
 
+def test_a_job_whose_workflow_was_killed_before_it_could_look_starts_nothing(tmp_path, monkeypatch):
+    # It has no snakemake among its ancestors any more; the rules' commands name the one it had.
+    workflow = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    named = f"{workflow.pid}:{start_time(workflow.pid)}"
+    monkeypatch.setenv("PDSWITCH_WORKFLOW", named)
+    assert workflow_process().owner_pid == workflow.pid
+    workflow.communicate()
+    assert fails(tmp_path) == "the workflow of this job has ended"
+    assert not (tmp_path / "logs").exists()
+
+
 def test_who_holds_the_device_is_told_once_and_only_while_it_lives(tmp_path):
     directory = DeviceDirectory("cpu", tmp_path)
     holder = subprocess.Popen(

@@ -20,6 +20,7 @@ sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
 from pdswitch.config import ENGINE_KEEPING, ConfigError, parse_config
 from pdswitch.datasets.options import dataset_options, loader_module
 from pdswitch.datasets.source import input_files
+from pdswitch.engine.processes import start_time
 from pdswitch.model import WHEEL_PREFIX, model_files, model_slug
 from pdswitch.sources import stage_sources
 
@@ -33,10 +34,12 @@ RESULTS = CONFIG.output_dir.rstrip("/")
 KEPT = f"{RESULTS}/.kept"
 
 # Scripts import the library of this checkout, wherever it lies. How long an engine is kept and
-# waited for is no param, because no result depends on it: a change reruns nothing.
+# waited for is no param, because no result depends on it: a change reruns nothing. A job whose
+# workflow is killed while it starts must still know that it had one.
 shell.prefix(
     f"set -euo pipefail; export PYTHONPATH={os.path.join(workflow.basedir, 'workflow')}"
     "${{PYTHONPATH:+:$PYTHONPATH}}"
+    f" PDSWITCH_WORKFLOW={os.getpid()}:{start_time(os.getpid())}"
     f" PDSWITCH_IDLE_TIMEOUT_S={CONFIG.engine.idle_timeout_s}"
     f" PDSWITCH_START_TIMEOUT_S={CONFIG.engine.start_timeout_s}"
     f" PDSWITCH_RUN_TIMEOUT_S={CONFIG.engine.run_timeout_s}"

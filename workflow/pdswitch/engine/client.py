@@ -163,6 +163,7 @@ def open_engine(
     """
     # Before any waiting: a workflow that ends meanwhile is nobody's ancestor any more.
     owner = workflow_process()
+    _refuse_orphan(owner)
     directory = DeviceDirectory(spec.device_label, root)
     with _hold(directory, owner, say):
         engine = _reuse(spec.key(), directory, owner, start_timeout_s, run_timeout_s, say)
@@ -179,8 +180,13 @@ def open_engine(
 
 
 def workflow_process() -> Hello:
-    """Find the workflow this job belongs to: its outermost ancestor that is a snakemake."""
-    found = Hello(VERSION)
+    """Find the workflow this job belongs to: its outermost ancestor that is a snakemake.
+
+    One that was killed while the job started is nobody's ancestor any more. `PDSWITCH_WORKFLOW`,
+    process id and start time, still names it; the rules' commands set it.
+    """
+    named = os.environ.get("PDSWITCH_WORKFLOW")
+    found = Hello(VERSION, *map(int, named.split(":"))) if named else Hello(VERSION)
     for process in psutil.Process().parents():
         try:
             command = process.cmdline()
