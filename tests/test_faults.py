@@ -101,10 +101,15 @@ class Disturbed:
             return True
         word = "pdswitch.engine.host" if victim == "engine" else "workflow/scripts/"
         for process in self.processes():
-            command = process.cmdline()
-            if "python" in command[0] and any(part.startswith(word) for part in command[1:4]):
-                process.kill()
-                return True
+            try:
+                command = process.cmdline()
+                if any("python" in part for part in command[:1]) and any(
+                    part.startswith(word) for part in command[1:4]
+                ):
+                    process.kill()
+                    return True
+            except psutil.NoSuchProcess:
+                continue  # ended while we looked
         return False
 
     def processes(self) -> list[psutil.Process]:
