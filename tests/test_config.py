@@ -93,6 +93,11 @@ def test_random_tokens_end_where_the_dataset_says_unless_the_user_wants_otherwis
     assert parse_config(options).dataset(name).lengths == lengths
 
 
+@pytest.mark.parametrize("named", [["demo"], {"demo": {}}, {"demo": None}])
+def test_dataset_may_be_all_that_datasets_may(named):
+    assert parse_config({"dataset": named}).datasets == {"demo": {}}
+
+
 def test_the_loader_gets_the_estimation_samples_besides():
     config = parse_config({"dataset": "demo", "num_requests": 100, "kstar_update_interval": 32})
     assert config.dataset_source("demo")["num_requests"] == 164
@@ -126,6 +131,14 @@ def test_the_loader_gets_the_estimation_samples_besides():
             r"models.m.engine.idle_timeout_s holds for all models",
         ),
         ({"models": ["/a/tiny", "/b/tiny"]}, "would both be written to results/tiny"),
+        ({"models": [{"a/b": {}}]}, r"models lists \{'a/b': \{\}\}, which is no name"),
+        ({"datasets": [{"demo": {"repeats": 3}}]}, "datasets lists .* which is no name"),
+        ({"datasets": {"x": {"kind": ["demo"]}}}, r"dataset kind \['demo'\] is not known"),
+        (
+            {"datasets": {"../x": {"kind": "demo"}}},
+            "datasets.../x: a dataset's name becomes a folder's",
+        ),
+        ({"datasets": {"": {"kind": "demo"}}}, "a dataset's name becomes a folder's"),
     ],
 )
 def test_every_mistake_gets_a_sentence_with_its_key(values, sentence):

@@ -15,6 +15,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from figure_files import FIGURE_INPUTS, write_cell
+from pdswitch.captions import CAPTIONS
 from pdswitch.figures import (
     hazard,
     input_length_distribution,
@@ -287,10 +288,18 @@ class TestTimeline:
 
 def test_hazard():
     termination = termination_of()
-    termination["hazard"]["hazard"][0] = 0.0  # below its own Jeffreys interval
+    termination["hazard"]["hazard"][0] = 0.0  # below its own interval
     figure = hazard.draw("demo", termination)
     assert f"p$ = {termination['termination_probability']:.4f}" in texts(figure)
     is_drawn(figure)
+
+
+def test_hazard_of_answers_that_were_all_cut():
+    termination = termination_of() | {"geometric_ks_distance": None}
+    is_drawn(hazard.draw("demo", termination))
+    results = results_of()
+    results["offline_estimation"] |= {"geometric_ks_distance": None}
+    assert "(Kolmogorov–Smirnov): –" in CAPTIONS["hazard"](results)
 
 
 class TestFiles:

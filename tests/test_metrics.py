@@ -88,6 +88,18 @@ def test_the_steady_window_runs_from_refill_to_refill(run):
     assert steady_window(longer, 2) == (1.0, 11.0)
 
 
+def test_the_steady_window_ends_with_a_whole_refill(run):
+    steps, _, _ = run
+    # The second refill takes two steps; after the first of them two requests still wait.
+    chunked = steps.iloc[[0, 1, 2, 2, 3]].reset_index(drop=True)
+    chunked["done_s"] = np.arange(1.0, 6)
+    chunked["waiting"] = [4, 4, 2, 1, 1]
+    chunked["refill_cause"] = ["idle", "", "idle", "continued", ""]
+    assert steady_window(chunked, 2) is None
+    chunked["waiting"] = [4, 4, 3, 2, 2]
+    assert steady_window(chunked, 2) == (1.0, 4.0)
+
+
 def test_a_frozen_step_lies_inside_a_gap(run):
     steps, requests, _ = run
     # Request a stays on through the second refill and ends with the last step.

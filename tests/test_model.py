@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +63,9 @@ def test_an_engine_gets_what_its_requests_need(tiny_model):
     assert spec.enforce_eager
     assert not spec.separate_core
     assert spec.key() == make_spec(options, model).key()
+    taken = msgspec.structs.replace(options, vllm_options={"max_num_seqs": 4, "swap_space": 1})
+    with pytest.raises(ValueError, match="vllm_options may not set max_num_seqs: pdswitch does"):
+        make_spec(taken, model)
 
 
 def test_a_gpu_engine_has_its_core_apart_and_graphs_up_to_n(tiny_model):

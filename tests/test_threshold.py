@@ -91,6 +91,16 @@ def test_the_line_is_fitted_over_what_refills_visit(compute, steps):
     assert found["timing"]["prefill"]["linear"]["token_range"] == [10, 3200]
 
 
+def test_without_a_fixed_decode_time_every_slot_is_waited_for(compute, steps):
+    active = steps["decode_requests"]
+    # Its straight line would begin below 0.
+    curved = steps.assign(duration_s=steps["duration_s"].where(active == 0, 1e-4 * active**1.3))
+    found = compute(curved, TERMINATION, OPTIONS)
+    assert found["timing"]["decode"]["linear"]["alpha_d"] == 0
+    assert found["ratio"] == np.inf
+    assert found["k_star"] == N_SLOTS
+
+
 def test_its_content_is_json(compute, steps, tmp_path):
     write_json(tmp_path / "threshold.json", compute(steps, TERMINATION, OPTIONS))
     again = read_json(tmp_path / "threshold.json")

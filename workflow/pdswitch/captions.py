@@ -77,7 +77,7 @@ def hazard(results: dict[str, Any]) -> str:
     return (
         "Chance to end with the next token, by age; the theory takes it to be the same at every "
         f"age. Largest gap to the geometric law (Kolmogorov–Smirnov): "
-        f"{offline['geometric_ks_distance']:.3f}."
+        f"{significant(offline['geometric_ks_distance'], 3)}."
     )
 
 

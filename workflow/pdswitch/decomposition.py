@@ -1,7 +1,7 @@
 """Where the error of the predicted throughput comes from.
 
-Between the formula and the clock lie seven times per request. Each differs from the one before it
-in a single respect, so that the logarithms of their ratios add up to the whole error:
+Between the formula and the clock lie six other times per request. Each differs from the one before
+it in a single respect, so that the logarithms of their ratios add up to the whole error:
 
     formula → simulated without end → simulated with the run's number of requests
     → with the run's own mean lengths → with its very lengths → fitted times of the steps it took

@@ -28,7 +28,9 @@ def steady_window(steps: pd.DataFrame, n_slots: int) -> Window | None:
     # The first refill may take several steps.
     first_decode = int((~prefills).to_numpy().argmax())
     start = float(steps["done_s"].iloc[max(first_decode - 1, 0)])
-    full = steps[prefills & (steps["waiting"] >= n_slots)]
+    # A refill that goes on is not complete, and its requests are only partly admitted.
+    goes_on = steps["refill_cause"].shift(-1) == "continued"
+    full = steps[prefills & ~goes_on & (steps["waiting"] >= n_slots)]
     if full.empty or full["done_s"].iloc[-1] <= start:
         return None
     return Window(start, float(full["done_s"].iloc[-1]))

@@ -100,12 +100,17 @@ def describe_model(name: str, source: str, revision: str | None) -> ModelManifes
 
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"model {name} cannot be read: {str(error).splitlines()[0]} "
             "Set model to a hub id that this machine can reach, or to a local folder"
         ) from error
     text = config.get_text_config()
+    if getattr(text, "max_position_embeddings", None) is None:
+        raise ValueError(
+            f"model {name} does not say how long a text may be (max_position_embeddings in its "
+            "config.json); use a decoder that does"
+        )
     local = Path(source) if Path(source).is_dir() else None
     weights = sorted(local.glob("*.safetensors")) + sorted(local.glob("*.bin")) if local else []
     return ModelManifest(

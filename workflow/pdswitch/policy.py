@@ -4,7 +4,7 @@ Knows neither vLLM nor the theory: an adaptive policy brings its table p -> k* a
 editing the theory never invalidates a measurement.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Literal
 
@@ -42,7 +42,7 @@ class ThresholdTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def lookup(self, termination_probability: float) -> int:
         """Return k* at this termination probability."""
-        return self.thresholds[bisect_right(self.p_edges, termination_probability)]
+        return self.thresholds[bisect_left(self.p_edges, termination_probability)]
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -65,9 +65,13 @@ class SwitchingScheduler(AsyncScheduler):
             else "max_num_running_reqs"
         )
         self._n_slots: int = getattr(self, self._limit)
-        options = msgspec.convert(
-            (self.vllm_config.additional_config or {}).get(ORDER_KEY, {}), type=SchedulerOptions
-        )
+        settings = (self.vllm_config.additional_config or {}).get(ORDER_KEY, {})
+        try:
+            options = msgspec.convert(settings, type=SchedulerOptions)
+        except msgspec.ValidationError as error:
+            raise ValueError(
+                f"--additional-config: {ORDER_KEY}: {error}; see docs/serving.md"
+            ) from error
         self._record_folder = options.record_folder
         self._default = Controller(options.policy, self._n_slots)
         self._run: Run | None = None

@@ -322,7 +322,7 @@ def max_model_len_argument(model):
 def revision_argument(model):
     """The hub revision of a model where the config sets one."""
     revision = settings_of_model(model).engine.revision
-    return f"--revision {revision}" if revision else ""
+    return f"--revision {shlex.quote(revision)}" if revision else ""
 
 
 def local_data(dataset):

@@ -45,6 +45,12 @@ def main() -> None:
     requests = pd.read_parquet(arguments.requests)
     loops = requests.loc[requests["degenerate"], "request_id"]
     excluded = frozenset(loops if settings["exclude_degenerate_throughput"] else ())
+    if len(excluded) == len(requests):
+        sys.exit(
+            f"error: every answer of {arguments.dataset} is a repetition loop, so that "
+            "exclude_degenerate_throughput leaves nothing to count; set it to false, or sampling "
+            "with a temperature"
+        )
     replayed = settings["lengths"] != "natural"
     slots = read_json(arguments.slots[0]) if arguments.slots else None
     judged = (replayed, excluded, slots is not None)

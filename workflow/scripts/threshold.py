@@ -17,6 +17,7 @@ from pdswitch.profiling.fit import fit_steps
 from pdswitch.theory import (
     asymptotic_theta,
     corrected_throughput,
+    fixed_cost_ratio,
     k_star_measured,
     optimal_threshold,
     predicted_throughput,
@@ -82,7 +83,7 @@ def compute(
     fit = fit_steps(steps, n_slots, (termination["min_prompt_tokens"], largest))
     prefill, decode = fit["prefill"]["linear"], fit["decode"]["linear"]
     times = step_times_of(fit)
-    ratio = p * times.alpha_p / times.alpha_d
+    ratio = fixed_cost_ratio(p, times.alpha_p, times.alpha_d)
     theta = float(asymptotic_theta(ratio))
     closed = {
         form: optimal_threshold(n_slots, p, times.alpha_p, times.alpha_d, times.beta_d, form)

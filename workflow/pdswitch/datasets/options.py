@@ -240,7 +240,7 @@ def option_class(kind: str) -> type[DatasetOptions]:
     Raises:
         ValueError: if there is no such kind.
     """
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(
             f"dataset kind {kind} is not known; use one of {', '.join(sorted(KINDS))}, "
             "as the dataset's name or as its `kind`"

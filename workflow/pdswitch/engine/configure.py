@@ -12,6 +12,7 @@ from pdswitch.engine.spec import (
     source_digest,
     visible_devices,
 )
+from pdswitch.engine.vllm_engine import llm_arguments
 from pdswitch.model import ModelManifest
 
 CPU_BLOCK_SIZE = 128  # vLLM's own on the CPU
@@ -68,7 +69,7 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
     graphs = options.cuda_graph_sizes
     if graphs is None and not eager:
         graphs = default_graph_sizes(options.n_slots)
-    return EngineSpec(
+    spec = EngineSpec(
         model=model.path,
         model_digest=model.digest,
         revision=options.revision,
@@ -94,6 +95,13 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
         vllm_version=installed_vllm(),
         source_digest=source_digest(),
     )
+    ours = llm_arguments(msgspec.structs.replace(spec, vllm_options={}))
+    if taken := sorted(ours.keys() & options.vllm_options.keys()):
+        raise ValueError(
+            f"engine.vllm_options may not set {', '.join(taken)}: pdswitch does, from keys of its "
+            "own; see docs/config.md"
+        )
+    return spec
 
 
 def default_graph_sizes(n_slots: int) -> list[int]:

@@ -64,7 +64,7 @@ def engine_of(arguments: argparse.Namespace) -> Iterator[Engine]:
             say=_say,
         ) as engine:
             yield engine
-    except (EngineError, ValueError, OSError) as error:
+    except (EngineError, ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pdswitch.figures.style import BLUE, GREEN, RED, house_style, legend_below, new_figure, title
+from pdswitch.wording import significant
 
 
 def draw(dataset: str, termination: dict[str, Any]) -> Figure:
@@ -40,7 +41,7 @@ def draw(dataset: str, termination: dict[str, Any]) -> Figure:
             linestyle=(0, (4, 1, 1, 1)),
             label=f"$p$ = {censored:.4f}, cut answers censored",
         )
-        # Where no answer ended the rate is 0 and lies below its (Jeffreys) interval.
+        # By rounding, a rate of 0 or 1 may lie a hair beyond its interval.
         axes.errorbar(
             hazard["age"],
             rate,
@@ -55,7 +56,7 @@ def draw(dataset: str, termination: dict[str, Any]) -> Figure:
         axes.set_ylim(0, None)
         axes.set_xlabel("age of the answer, output tokens")
         axes.set_ylabel("chance to end with this token")
-        distance = termination["geometric_ks_distance"]
-        title(figure, f"{dataset}: distance to the geometric law (KS) {distance:.3f}")
+        distance = significant(termination["geometric_ks_distance"], 3)
+        title(figure, f"{dataset}: distance to the geometric law (KS) {distance}")
         legend_below(figure, axes)
     return figure

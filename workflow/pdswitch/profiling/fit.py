@@ -30,9 +30,10 @@ def fit_steps(
         ValueError: if the profile has no step of a kind.
     """
     prefill, decode = prefill_steps(steps), decode_steps(steps)
+    options = {"prefill": "num_prefill_samples", "decode": "num_decode_repeats"}
     for name, part in (("prefill", prefill), ("decode", decode)):
         if part.empty:
-            raise ValueError(f"the profile has no {name} step; raise num_{name}_samples or repeats")
+            raise ValueError(f"the profile has no {name} step; raise {options[name]}")
     return {
         "n_slots": n_slots,
         "prefill": fit_prefill(

@@ -48,7 +48,10 @@ def fit_linear(
     """
     n, m = design.shape
     if n < m:
-        raise ValueError(f"{m} coefficients cannot be fitted to {n} points; profile more of them")
+        raise ValueError(
+            f"{m} coefficients cannot be fitted to {n} points; raise num_prefill_samples and "
+            "num_decode_repeats"
+        )
     scale = np.ones(n) if scale is None else scale
     rows, target = design / scale[:, None], y / scale
     weights: Floats = np.ones(n)

@@ -30,8 +30,7 @@ REFILLS = 0
 STEPS = 1
 STEADY_COMPLETIONS = 2
 PEAK_CONTEXT = 3
-CYCLES = 4
-TOTALS = 5
+TOTALS = 4
 
 
 def step_arrays(count: int) -> tuple[FloatArray, IntArray]:
@@ -300,7 +299,6 @@ def run(
         window[1] = now
         totals[STEADY_COMPLETIONS] = finished - totals[STEADY_COMPLETIONS]
     totals[STEPS] = steps
-    totals[CYCLES] = cycles
     return (
         admitted_s,
         first_token_s,

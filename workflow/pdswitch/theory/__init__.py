@@ -4,7 +4,7 @@ Times are in seconds, lengths in tokens, throughput in completed requests per se
 all k" have length N, index k-1. Derivations and domains of validity: docs/theory.md.
 """
 
-from pdswitch.theory.asymptote import asymptotic_theta
+from pdswitch.theory.asymptote import asymptotic_theta, fixed_cost_ratio
 from pdswitch.theory.closed_form import harmonic_gain, optimal_threshold, predicted_throughput
 from pdswitch.theory.curves import (
     BudgetedPrefill,
@@ -60,6 +60,7 @@ __all__ = [
     "curve_from_dict",
     "exact_throughput",
     "expected_refill",
+    "fixed_cost_ratio",
     "harmonic_gain",
     "k_star_measured",
     "kv_budget_tokens",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pdswitch.theory.asymptote import asymptotic_theta
+from pdswitch.theory.asymptote import asymptotic_theta, fixed_cost_ratio
 from pdswitch.theory.closed_form import first_argmax, optimal_threshold, predicted_throughput
 from pdswitch.theory.exact import exact_throughput
 from pdswitch.theory.overshoot import corrected_throughput
@@ -39,8 +39,7 @@ def analyse(
     single_exit = optimal_threshold(n_slots, p, *times, step_times.beta_d, "single_exit")
     corrected = corrected_throughput(n_slots, p, step_times, mean_prompt_tokens)
     predicted = predicted_throughput(n_slots, p, step_times, mean_prompt_tokens)
-    # Equal times of both kinds, both 0, leave the ratio undefined: k* is then 1.
-    ratio = p * times[0] / times[1] if times[1] > 0.0 else np.inf if times[0] > 0.0 else 0.0
+    ratio = fixed_cost_ratio(p, *times)
     theta = float(asymptotic_theta(ratio))
     best = first_argmax(corrected)
     powers = [2**i for i in range(n_slots.bit_length())]

@@ -10,6 +10,16 @@ _SERIES_BELOW = 1e-3
 _NEWTON_STEPS = 8
 
 
+def fixed_cost_ratio(termination_probability: float, alpha_p: float, alpha_d: float) -> float:
+    """Return p·alpha_p/alpha_d, which decides k*; infinity without a fixed decode time.
+
+    Times of both kinds that are 0 leave it undefined: nothing is lost by switching at once, so 0.
+    """
+    if alpha_d > 0.0:
+        return termination_probability * alpha_p / alpha_d
+    return float("inf") if alpha_p > 0.0 else 0.0
+
+
 def asymptotic_theta(ratio: ArrayLike) -> FloatArray:
     """Return theta in [0, 1) with theta/(1-theta) + ln(1-theta) = ratio; k* is about theta·N.
 

@@ -68,8 +68,9 @@ def exact_throughput(
                 freed, k, p, *rows, TOLERANCE, MAX_ROUNDS
             )
             if change > TOLERANCE:
-                raise ArithmeticError(
-                    f"the chain of n_slots={n_slots}, p={p}, k={k} did not settle: {change} left"
+                raise ValueError(
+                    f"the chain of n_slots={n_slots}, p={p}, k={k} does not settle ({change:.1e} "
+                    "left); use fewer slots, or a larger termination probability"
                 )
             table, per_completion = decode_table(curves.decode, n_slots, k, p, mean_prompt_tokens)
             refilled = refills @ slots

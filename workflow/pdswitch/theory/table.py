@@ -30,7 +30,7 @@ def transition_points(n_slots: int, alpha_p: float, alpha_d: float) -> tuple[Flo
         Ascending termination probabilities below 1, and the k* reached there (2, 3, ...).
 
     Raises:
-        ValueError: for arguments outside their range, or both times 0.
+        ValueError: for arguments outside their range.
     """
     gain = harmonic_gain(n_slots)
     check_not_negative("alpha_p", alpha_p)
