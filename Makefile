@@ -30,7 +30,7 @@ test: setup lint ## the whole test suite: fast tests, real vLLM and Snakemake, r
 test-fast: setup ## the tests that start neither vLLM nor Snakemake
 	pytest -m "not slow and not slurm"
 
-test-slurm: setup ## the tests on a Slurm of one node, installed (Debian, root) and started for them
+test-slurm: setup ## the tests on a Slurm of one node, installed and started for them; skipped where that cannot be
 	tests/slurm/run.sh $(ARGS)
 
 faults: setup    ## fifty rounds of SIGKILL at random moments over a whole small workflow

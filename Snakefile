@@ -6,6 +6,8 @@
 #   snakemake --cores all thresholds      up to k*, without measuring the sweep
 #   snakemake --cores all figures         without the report
 
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -60,4 +62,7 @@ rule figures:
 
 
 onsuccess:
-    shutil.rmtree(KEPT, ignore_errors=True)
+    if Path(KEPT).is_dir():
+        from pdswitch.kept import forget_finished
+
+        forget_finished(Path(KEPT), Path(RESULTS))

@@ -12,6 +12,7 @@ Both engines hold device memory at once: give --engine a `gpu_memory_utilization
 import argparse
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,12 @@ def main() -> None:
     )
     tokens = [random.integers(0, model.vocabulary_size, n).tolist() for n in prompts]
     seconds: dict[str, list[float]] = {name: [] for name in (OWN, PLUG_IN, RECORDED)}
+    record = Path(tempfile.mkdtemp()) / "record"
     for number in range(arguments.rounds + 1):
         for name in list(seconds) if number % 2 else list(seconds)[::-1]:
-            order = {"policy": {}, "requests": len(tokens)} if name == RECORDED else None
-            taken = serve(engines[name], tokens, answers.tolist(), order)
+            order = {"policy": {}, "requests": len(tokens), "record_path": str(record)}
+            asked = order if name == RECORDED else None
+            taken = serve(engines[name], tokens, answers.tolist(), asked)
             if number:  # the first round warms up
                 seconds[name].append(taken)
     print(f"{'':24}{'seconds':>10}{'requests/s':>12}{'ratio':>8}   rounds")

@@ -180,6 +180,26 @@ def run_replaced_midway(server: Server) -> Any:
     return server.serve()
 
 
+def run_among_other_requests(server: Server) -> Any:
+    """A run is ordered from a server that others use, before, while it waits, and after."""
+
+    def generated() -> int:
+        return sum(request.num_output_tokens for request in server.scheduler.running)
+
+    for i in range(2):
+        server.add(f"early{i}", 60)
+    server.step(4)
+    before = generated()
+    for i in range(2):
+        server.add(f"mine{i}", 8, order=server.order("among", 3) if i == 0 else None)
+    server.step(5)
+    meanwhile = generated() - before
+    server.add("mine2", 8)
+    for i in range(3):
+        server.add(f"late{i}", 40)
+    return {"meanwhile": meanwhile, "outputs": server.serve()}
+
+
 def record_cannot_be_written(server: Server) -> Any:
     """The folder of the record is gone when the run ends."""
     order = {"policy": FIXED, "requests": 2, "record_path": str(server.folder / "gone/x.record")}
@@ -440,6 +460,7 @@ SCENARIOS = [
     incomplete_run,
     run_abandoned_midway,
     run_replaced_midway,
+    run_among_other_requests,
     record_cannot_be_written,
     stop_strings,
     parallel_sampling,

@@ -88,7 +88,8 @@ class Disturbed:
                 start_new_session=True,
             )
             time.sleep(after_s)
-            while workflow.poll() is None and not self._kill(victim, workflow.pid):
+            while not self._kill(victim, workflow.pid):
+                assert workflow.poll() is None, f"the workflow ended before its {victim} was killed"
                 time.sleep(0.02)
             workflow.wait(600)
             log.seek(0)

@@ -1,10 +1,11 @@
 """Runs of a cluster job that was cut off are put back, unless anything they depend on changed."""
 
+import shutil
 import sys
 
 import pytest
 
-from pdswitch.kept import VARIABLE, KeptRun, kept_run, run_key
+from pdswitch.kept import VARIABLE, KeptRun, forget_finished, kept_run, run_key
 from pdswitch.measurement import RUN_FILES
 
 
@@ -27,6 +28,23 @@ def test_a_deleted_run_comes_back_as_it_was(run, tmp_path):
     assert kept.restore(run)
     assert {name: (run / name).stat().st_mtime_ns for name in RUN_FILES} == before
     assert (run / "run.json").read_text() == "content of run.json"
+
+
+def test_what_is_not_among_the_results_yet_stays_kept(run, tmp_path):
+    root, results = tmp_path / "results/.kept", tmp_path / "results"
+    finished = results / "m/d/N=4/throughput/threshold=1/rep=1"
+    for folder in (run, finished):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in RUN_FILES:
+            (folder / name).write_text(f"{name} of {folder.name} in {folder.parent.name}")
+    KeptRun(root, "finished").keep(finished)
+    KeptRun(root, "waiting").keep(run)
+    forget_finished(root, results)
+    assert [entry.name for entry in root.iterdir()] == ["waiting"]
+    shutil.rmtree(root / "waiting")
+    forget_finished(root, results)
+    assert not root.exists()
+    forget_finished(root, results)
 
 
 def test_what_is_put_back_replaces_what_an_older_code_measured(run, tmp_path):

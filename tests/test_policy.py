@@ -137,6 +137,15 @@ def test_the_window_is_the_mean_of_the_last_lengths(lengths, window):
     assert found.probability == pytest.approx(1 / np.mean(lengths[-window:]))
 
 
+def test_completions_without_a_further_token_are_no_division_by_zero():
+    # Stop strings are found after the step: many requests end before the next token comes.
+    found = estimator("completions_per_token", window=4)
+    for _ in range(3):
+        for _ in range(8):
+            found.observe(0)
+        assert found.look_up(lambda: 5) == 1.0
+
+
 def test_completions_per_token_counts_the_tokens_of_unfinished_and_aborted_requests():
     found = estimator("completions_per_token", window=4)
     found.observe(10)

@@ -110,6 +110,19 @@ def test_a_run_ordered_while_another_is_served_takes_over(played):
     assert not played.wrote("replaced")
 
 
+def test_a_run_among_other_people_s_requests_is_its_own_and_stops_nobody(played):
+    found = played["run_among_other_requests"]
+    assert found["meanwhile"] >= 8  # two requests, five steps, one of them behind
+    expected = {"early": (2, 60), "mine": (3, 8), "late": (3, 40)}
+    assert lengths(found["outputs"]) == {
+        f"{name}{i}": [tokens] for name, (count, tokens) in expected.items() for i in range(count)
+    }
+    record = played.record("among")
+    assert [row.output_tokens for row in record.requests] == [8] * 3
+    # It ended with its own last request, not with those that came after it.
+    assert record.steps[-1].running > 0
+
+
 def test_a_record_that_cannot_be_written_ends_no_engine(played):
     assert lengths(played["record_cannot_be_written"]) == {"r0": [10], "r1": [10]}
 

@@ -173,6 +173,10 @@ def test_without_an_order_the_server_s_own_policy_serves(server):
         ("nonsense", "is no order of a run"),
         ('{"policy": {"kind": "fixed", "threshold": 9}}', "threshold 9 exceeds the 8 slots"),
         (
+            '{"policy": {"kind": "mixed"}, "requests": 2, "patience_s": 1e9}',
+            "over HTTP, patience_s is at most 60",
+        ),
+        (
             '{"policy": {"kind": "mixed"}, "record_path": "/etc/passwd"}',
             "record_path is the name of a file",
         ),

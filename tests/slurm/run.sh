@@ -6,6 +6,12 @@ if [ "$(id -u)" != 0 ]; then
   echo "the Slurm tests are skipped: starting a Slurm of one's own takes root"
   exit 0
 fi
+# Left behind by tests that were killed.
+left=$(readlink /etc/slurm/slurm.conf || true)
+if [[ $left == */pdswitch-slurm.*/slurm.conf ]] && [ -e "$left" ]; then
+  "$here/stop.sh" "$(dirname "$left")"
+  rm -rf "$(dirname "$left")"
+fi
 if [ -e /etc/slurm/slurm.conf ]; then
   echo "the Slurm tests are skipped: this machine has a Slurm of its own (/etc/slurm/slurm.conf)"
   exit 0

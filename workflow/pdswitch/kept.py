@@ -5,6 +5,7 @@ deletes what the others had finished. A run that was kept is put back instead of
 provided that its command, its inputs and its code are the same, byte for byte.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -62,6 +63,25 @@ def kept_run(inputs: Iterable[Path]) -> KeptRun:
     """
     root = os.environ.get(VARIABLE)
     return KeptRun(Path(root), run_key(sys.argv[1:], inputs)) if root else KeptRun(None, "")
+
+
+def forget_finished(root: Path, results: Path) -> None:
+    """Remove what was kept of runs that are among the results, and the folder if nothing is left.
+
+    A workflow may end well with only a part of the results asked for: the rest stays kept.
+
+    Args:
+        root: folder of all kept runs; need not exist.
+        results: the workflow's output folder.
+    """
+    if not root.is_dir():
+        return
+    finished = {path.read_bytes() for path in results.glob("*/*/*/throughput/*/*/run.json")}
+    for run in root.glob("*/run.json"):
+        if run.read_bytes() in finished:
+            shutil.rmtree(run.parent)
+    with contextlib.suppress(OSError):  # not empty
+        root.rmdir()
 
 
 def run_key(arguments: list[str], inputs: Iterable[Path]) -> str:

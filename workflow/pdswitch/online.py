@@ -134,7 +134,8 @@ class CompletionsPerToken(OnlineEstimator):
         (ended, tokens), (ended_now, tokens_now) = self._points[0], self._points[-1]
         if ended_now == ended:
             return _known(self._initial)
-        return (ended_now - ended) / (tokens_now - tokens)
+        # Stop strings end requests a step late: many at once, it may be, without a further token.
+        return min(1.0, (ended_now - ended) / max(tokens_now - tokens, 1))
 
     def observe(self, output_tokens: int) -> None:
         """Take in the length of one completed output (at least 1 token)."""

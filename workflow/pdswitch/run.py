@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ORDER_KEY = "pdswitch"
 NAN = float("nan")
+LONGEST_PATIENCE_S = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,11 @@ def read_order(value: Any, record_folder: str | None) -> RunOrder:
         order = msgspec.json.decode(value, type=RunOrder)
     except msgspec.MsgspecError as error:
         raise ValueError(f"extra_args[{ORDER_KEY!r}] is no order of a run: {error}") from error
+    if order.patience_s > LONGEST_PATIENCE_S:
+        raise ValueError(
+            f"over HTTP, patience_s is at most {LONGEST_PATIENCE_S:g}: new requests of everybody "
+            f"wait for the run; got {order.patience_s:g}"
+        )
     name = order.record_path
     if name is None:
         return order

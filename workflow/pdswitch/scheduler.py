@@ -103,7 +103,8 @@ class SwitchingScheduler(AsyncScheduler):
         held = _tokens_held(self.running) if run is not None and run.recorded else 0
         cause = ""
         if run is not None and run.start is None and not run.begin(time.monotonic()):
-            output = self._schedule_paused(PauseState.PAUSED_ALL, *args, **kwargs)
+            # Whoever is served already is served on.
+            output = self._schedule_paused(PauseState.PAUSED_NEW, *args, **kwargs)
         elif controller.policy.kind == "mixed" or self._pause_state == PauseState.PAUSED_ALL:
             output = super().schedule(*args, **kwargs)
         elif cause := self._refill_cause(controller):
@@ -196,19 +197,21 @@ class SwitchingScheduler(AsyncScheduler):
             # All of it was aborted, and no step has followed yet.
             self._close_run(self._run)
         try:
-            self._take_order(request)
+            ordered = self._take_order(request)
         except ValueError as error:
             logger.error("request %s is refused: %s", request.request_id, error)
             self._refused.append(request)
         else:
-            if self._run is not None:
+            # Once a run is complete, requests without its order are other people's.
+            if self._run is not None and (ordered or not self._run.complete):
                 self._run.request_arrived(request.request_id, now)
         self._waiting_since[request.request_id] = now
         super().add_request(request)
         if _is_blocked(request):
             self._blocked[request.request_id] = request
 
-    def _take_order(self, request: "Request") -> None:
+    def _take_order(self, request: "Request") -> bool:
+        """Begin or join the run that a request orders; say whether it orders one."""
         extra = (request.sampling_params and request.sampling_params.extra_args) or {}
         if ORDER_KEY in extra:
             order = read_order(extra[ORDER_KEY], self._record_folder)
@@ -219,6 +222,7 @@ class SwitchingScheduler(AsyncScheduler):
                 "vLLM prefills the later input of a streaming session beside decodes; "
                 "send it under the policy mixed"
             )
+        return ORDER_KEY in extra
 
     def _finish_refused(self) -> None:
         refused, self._refused = self._refused, []

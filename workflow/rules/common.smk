@@ -37,7 +37,7 @@ KEPT = f"{RESULTS}/.kept"
 # waited for is no param, because no result depends on it: a change reruns nothing. A job whose
 # workflow is killed while it starts must still know that it had one.
 shell.prefix(
-    f"set -euo pipefail; export PYTHONPATH={os.path.join(workflow.basedir, 'workflow')}"
+    f"set -euo pipefail; export PYTHONPATH={shlex.quote(os.path.join(workflow.basedir, 'workflow'))}"
     "${{PYTHONPATH:+:$PYTHONPATH}}"
     f" PDSWITCH_WORKFLOW={os.getpid()}:{start_time(os.getpid())}"
     f" PDSWITCH_IDLE_TIMEOUT_S={CONFIG.engine.idle_timeout_s}"
