@@ -53,10 +53,11 @@ schema: setup    ## regenerate the config's schema and manual from its models
 lock: setup      ## resolve the environments anew
 	envs/lock.sh
 
-bench: setup     ## speed of the mathematics, the dataset extraction, the engine's service, a large sweep
+bench: setup     ## speed of the mathematics, the dataset extraction, the engine's service, the scheduler, a large sweep
 	PYTHONPATH=workflow python benchmarks/bench_theory.py
 	PYTHONPATH=workflow python benchmarks/bench_datasets.py
 	PYTHONPATH=workflow python benchmarks/bench_engine.py
+	python benchmarks/bench_scheduler.py
 	python benchmarks/bench_scale.py
 
 datasets: setup  ## extract and tokenize the configured datasets; print and draw them

@@ -380,6 +380,32 @@ def grammars_that_take_their_time(server: Server) -> Any:
     return {"before": before, "after": after, "outputs": server.serve()}
 
 
+def a_guard_beside_a_grammar(server: Server) -> Any:
+    """A request that cannot be admitted yet has waited for longer than the guard allows."""
+    from concurrent.futures import Future
+
+    policy = {"kind": "fixed", "threshold": 8, "drain": "strict", "max_hold_s": 1000.0}
+    server.add("r0", 40, order=server.order("guarded_grammar", 1, policy))
+    server.step(3)
+    grammar = StructuredOutputsParams(regex="[ab]{3}")
+    server.add("slow", 12, structured_outputs=grammar, detokenize=True, ignore_eos=False)
+    request = server.scheduler.requests[server.names["slow"]]
+    compiled = request.structured_output_request._grammar
+    compiled = compiled.result() if isinstance(compiled, Future) else compiled
+    request.structured_output_request._grammar = Future()
+    server.add("young", 5)
+    waiting = server.scheduler._waiting_since
+    young = server.scheduler.requests[server.names["young"]]
+    waiting[request.request_id] -= 2000.0
+    server.step(5)
+    held = young.num_output_tokens
+    waiting[young.request_id] -= 2000.0
+    server.step(3)
+    served = young.num_output_tokens
+    request.structured_output_request._grammar.set_result(compiled)
+    return {"held": held, "served": served, "outputs": server.serve()}
+
+
 def refusals(server: Server) -> Any:
     """The sentences with which vLLM configurations are refused at start."""
     from copy import copy
@@ -476,6 +502,7 @@ SCENARIOS = [
     prefix_cache,
     structured_output,
     grammars_that_take_their_time,
+    a_guard_beside_a_grammar,
     equal_lengths,
     random_workloads,
     refusals,

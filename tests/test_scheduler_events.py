@@ -261,6 +261,13 @@ def test_a_grammar_that_is_being_compiled_holds_up_no_decode_and_is_not_missed(p
     assert not [s for s in record.steps if s.refill_cause and not s.prefill_tokens]
 
 
+def test_the_guard_counts_the_wait_of_those_it_could_admit(played):
+    result = played["a_guard_beside_a_grammar"]
+    assert result["held"] == 0
+    assert result["served"] >= 1
+    assert sorted(len(answers) for answers in result["outputs"].values()) == [1, 1, 1]
+
+
 def test_steps_without_work_are_no_lack_of_kv_memory(played):
     assert len(played["equal_lengths"]) == 24
     record = played.record("equal")

@@ -44,7 +44,8 @@ def server(tiny_model, tmp_path_factory, command_environment):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    config = {"pdswitch": {"policy": {"kind": "fixed", "threshold": 3}}}
+    own = {"kind": "fixed", "threshold": N_SLOTS, "drain": "strict"}
+    config = {"pdswitch": {"policy": own}}
     config["pdswitch"]["record_folder"] = str(records)
     command = f"""
         -m vllm.entrypoints.openai.api_server --host 127.0.0.1 --port {port}
@@ -165,6 +166,35 @@ def test_the_policy_changes_from_run_to_run_of_one_server(server):
 
 def test_without_an_order_the_server_s_own_policy_serves(server):
     assert ask_all(server, None) == EXPECTED
+
+    async def one_after_the_other() -> tuple[list[float], list[float]]:
+        async with openai.AsyncOpenAI(base_url=server.url, api_key="none", max_retries=0) as client:
+
+            async def times(tokens: int, first: asyncio.Event) -> list[float]:
+                chunks = await client.completions.create(
+                    model="tiny",
+                    prompt=[1, 2, 3],
+                    max_tokens=tokens,
+                    stream=True,
+                    extra_body={"ignore_eos": True},
+                )
+                seen = []
+                async for _ in chunks:
+                    seen.append(time.monotonic())
+                    first.set()
+                return seen
+
+            started = asyncio.Event()
+            long = asyncio.create_task(times(200, started))
+            await started.wait()
+            asked = time.monotonic()
+            short = await times(2, asyncio.Event())
+            return [asked, *short], await long
+
+    # Seven slots are free, but this policy waits for eight: `mixed` would serve both at once.
+    (asked, *short), long = asyncio.run(one_after_the_other())
+    assert asked < long[-1]
+    assert short[0] >= long[-1]
 
 
 @pytest.mark.parametrize(

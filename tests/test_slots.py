@@ -24,6 +24,7 @@ def options(**changes) -> MemoryOptions:
     values = {
         "gpu_memory_gb": None,
         "gpu_memory_utilization": 0.9,
+        "tensor_parallel_size": 1,
         "model_memory_gb": None,
         "kv_cache_bytes": None,
     }
@@ -41,6 +42,9 @@ def test_the_budget_is_the_engines_unless_the_config_gives_the_memory():
     )
     assert kv_budget(options(gpu_memory_gb=4.0, kv_cache_bytes=20_000), MODEL, ENGINE).tokens == (
         (3.6e9 - 1e9) / 20_000
+    )
+    assert kv_budget(options(gpu_memory_gb=4.0, tensor_parallel_size=2), MODEL, ENGINE).tokens == (
+        (7.2e9 - 1e9) / 10_000
     )
 
 
@@ -127,6 +131,9 @@ def test_the_sweep_has_as_many_slots_as_the_memory_holds(finished_workflow, tmp_
     assert str(n_slots) in results["throughput_by_k"]
     measured = results["memory"]["measured"]
     assert measured["cycles"] > 0
+    tolerated = found["oom_tolerance"]
+    noise = 3 * np.sqrt(tolerated * (1 - tolerated) / measured["cycles"])
+    assert measured["out_of_memory_rate"] <= tolerated + noise
     assert 0 < measured["kv_high_water"] <= 16
     assert results["environment"]["num_kv_blocks"] == 17
     assert copy.planned_jobs() == []

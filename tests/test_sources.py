@@ -29,9 +29,8 @@ STAGES = [
     "report",
 ]
 
-# Not part of the workflow that is traced.
-WITH_A_WHEEL = ["conversion"]
-WITH_OPTIMIZE_BATCH_SIZE = ["kv_budget", "slots"]
+# Not part of the workflow that is traced: of a checkpoint in a wheel, of optimize_batch_size.
+NOT_TRACED = ["conversion", "kv_budget", "slots"]
 
 # What the finished workflow chose by name.
 CHOSEN = {
@@ -91,10 +90,10 @@ def test_every_rule_s_stage_is_listed_here(root):
     used = set()
     for file in (root / "workflow/rules").glob("*.smk"):
         used |= set(re.findall(r'sources\("(\w+)"', file.read_text()))
-    assert used == {*STAGES, *WITH_A_WHEEL, *WITH_OPTIMIZE_BATCH_SIZE}
+    assert used == {*STAGES, *NOT_TRACED}
 
 
-@pytest.mark.parametrize("stage", WITH_OPTIMIZE_BATCH_SIZE)
+@pytest.mark.parametrize("stage", NOT_TRACED)
 def test_what_other_stages_import_is_what_their_rules_declare(root, tmp_path, stage):
     subprocess.run(
         [sys.executable, f"workflow/scripts/{stage}.py", "--help"],

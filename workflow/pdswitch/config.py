@@ -7,6 +7,7 @@ of `ModelSettings` for one model under `models`.
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -261,7 +262,8 @@ class Config(DatasetSettings, ModelSettings):
     gpu_memory_gb: float | None = Field(
         None,
         gt=0,
-        description="Device memory, for N*. Default: the KV memory is what the engine found.",
+        description="Memory of one device, for N*; a model has tensor_parallel_size of them. "
+        "Default: the KV memory is what the engine found.",
     )
     oom_tolerance: float = Field(
         0.05,
@@ -417,16 +419,35 @@ def _by_name(key: str, named: Any) -> Any:
     return named
 
 
-def parse_config(values: dict[str, Any]) -> Config:
+def parse_config(values: dict[str, Any], command_line: Mapping[str, Any] | None = None) -> Config:
     """Validate a config.
+
+    Args:
+        values: all files and the command line, one laid over the other.
+        command_line: what of it the command line gave. Where that names a `dataset` or `model`, it
+            is picked out of the `datasets` or `models` that a file lists.
 
     Raises:
         ConfigError: one sentence per wrong key, naming it and what it may be.
     """
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(_picked(values, command_line or {}))
     except ValidationError as error:
         raise ConfigError(_sentence(error)) from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _picked(values: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
+    picked = dict(values)
+    for one, several in (("dataset", "datasets"), ("model", "models")):
+        if one in command_line and several not in command_line and picked.get(several):
+            listed = _by_name(several, picked[several])
+            picked[several] = {
+                name: own or listed.get(name)
+                for name, own in _by_name(one, command_line[one]).items()
+            }
+    return picked
 
 
 def json_schema() -> str:

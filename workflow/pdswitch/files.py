@@ -98,10 +98,12 @@ def write_records(path: Path, records: "pd.DataFrame") -> None:
     table = pa.Table.from_pandas(records.assign(**rounded), preserve_index=False)
     with atomic_path(path) as aside:
         pq.write_table(
-            # pandas' notes and the statistics of each column would outweigh a short run's data.
+            # pandas' notes, a second schema and the statistics of each column would outweigh a
+            # short run's data.
             table.replace_schema_metadata(None),
             aside,
             compression="zstd",
+            store_schema=False,
             write_statistics=False,
             use_dictionary=[field.name for field in table.schema if field.type == pa.string()],
             use_byte_stream_split=times,

@@ -142,9 +142,10 @@ class SwitchingScheduler(AsyncScheduler):
         return cause
 
     def _longest_wait(self) -> float:
-        """Return how long the oldest request without a slot has waited, s."""
-        for since in self._waiting_since.values():
-            return time.monotonic() - since
+        """Return how long the oldest request that could be admitted has waited, s."""
+        for name, since in self._waiting_since.items():
+            if name not in self._blocked:
+                return time.monotonic() - since
         return 0.0
 
     def _count_blocked(self) -> int:

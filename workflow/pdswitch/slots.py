@@ -16,6 +16,7 @@ class MemoryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     gpu_memory_gb: float | None
     gpu_memory_utilization: float
+    tensor_parallel_size: int
     model_memory_gb: float | None
     kv_cache_bytes: int | None
 
@@ -61,7 +62,7 @@ def kv_budget(options: MemoryOptions, model: dict[str, Any], engine: dict[str, A
             "set model_memory_gb, or leave gpu_memory_gb out to take what the engine finds"
         )
     tokens = kv_budget_tokens(
-        options.gpu_memory_gb * GB * options.gpu_memory_utilization,
+        options.tensor_parallel_size * options.gpu_memory_gb * GB * options.gpu_memory_utilization,
         weights,
         options.kv_cache_bytes or model["kv_bytes_per_token"],
     )

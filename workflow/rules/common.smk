@@ -25,7 +25,7 @@ from pdswitch.model import WHEEL_PREFIX, model_files, model_slug
 from pdswitch.sources import stage_sources
 
 try:
-    CONFIG = parse_config(config)
+    CONFIG = parse_config(config, workflow.config_settings.config)
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
@@ -163,11 +163,11 @@ def settings_of_model(model):
 
 
 @cache
-def engine_options(model, n):
-    """What the engine of a model with n slots depends on."""
+def engine_options(model, n, swept=False):
+    """What the engine of a model with n slots depends on; whether a sweep is measured on it."""
     settings = settings_of_model(model)
     engine = settings.engine.model_dump(exclude=ENGINE_KEEPING)
-    if int(n) != CONFIG.batch_size:
+    if int(n) != CONFIG.batch_size or (swept and CONFIG.optimize_batch_size):
         # N* slots share the memory that N* was computed for.
         with open(checkpoints.kv_budget.get(model=model).output[0]) as file:
             engine["num_kv_blocks"] = json.load(file)["blocks"]
@@ -205,6 +205,7 @@ def memory_options(model):
     return options(
         gpu_memory_gb=CONFIG.gpu_memory_gb,
         gpu_memory_utilization=settings.gpu_memory_utilization,
+        tensor_parallel_size=settings.tensor_parallel_size,
         model_memory_gb=settings.model_memory_gb,
         kv_cache_bytes=settings.kv_cache_bytes,
     )

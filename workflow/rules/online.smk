@@ -25,7 +25,9 @@ rule online:
         engine=1,
         gpu=gpus_of,
     params:
-        engine=lambda wildcards: engine_options(wildcards.model, wildcards.n),
+        engine=lambda wildcards: engine_options(
+            wildcards.model, wildcards.n, swept=True
+        ),
         sampling=SAMPLING,
         run=lambda wildcards: run_arguments(wildcards.dataset),
         options=lambda wildcards: options(

@@ -27,7 +27,9 @@ rule throughput:
         engine=1,
         gpu=gpus_of,
     params:
-        engine=lambda wildcards: engine_options(wildcards.model, wildcards.n),
+        engine=lambda wildcards: engine_options(
+            wildcards.model, wildcards.n, swept=True
+        ),
         sampling=SAMPLING,
         run=lambda wildcards: run_arguments(wildcards.dataset),
         policy=lambda wildcards: fixed_policy(wildcards),
@@ -48,7 +50,9 @@ use rule throughput as throughput_mixed with:
         f"{LOGS}/policy=mixed-rep={{rep}}.log",
     priority: lambda wildcards: block_priority(wildcards.model, wildcards.rep, 0)
     params:
-        engine=lambda wildcards: engine_options(wildcards.model, wildcards.n),
+        engine=lambda wildcards: engine_options(
+            wildcards.model, wildcards.n, swept=True
+        ),
         sampling=SAMPLING,
         run=lambda wildcards: run_arguments(wildcards.dataset),
         policy="",

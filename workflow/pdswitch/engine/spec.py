@@ -89,10 +89,17 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     @property
     def device_label(self) -> str:
-        """Name of the device this engine occupies, as part of a file name."""
+        """Name of the devices this engine occupies, as part of a file name.
+
+        vLLM takes the first of the visible ones. Two engines that share some of their devices only
+        have different names: give every workflow of a machine its own.
+        """
         if self.device == "cpu":
             return "cpu"
-        return "gpu-" + (self.visible_devices.replace(",", "-").replace("/", "_") or "all")
+        count = self.tensor_parallel_size
+        visible = self.visible_devices.split(",") if self.visible_devices else range(count)
+        taken = [str(device).strip().replace("/", "_") for device in visible][:count]
+        return "-".join(["gpu", *taken])
 
 
 def source_digest() -> str:
