@@ -30,8 +30,11 @@ class Interrupted:
     def start(self) -> subprocess.Popen:
         """Start snakemake and return when the profile is being measured."""
         self.log.unlink(missing_ok=True)
+        # A shell starts its background jobs, these tests perhaps among them, deaf to Ctrl-C.
+        listening = ["env", "--default-signal=INT"]
+        command = ["snakemake", "--cores", "2", "--configfile", CONFIG_FILE, "--", self.target]
         process = subprocess.Popen(
-            ["snakemake", "--cores", "2", "--configfile", CONFIG_FILE, "--", self.target],
+            [*listening, *command],
             cwd=self.folder,
             env=self.checkout.environment,
             stdout=subprocess.PIPE,

@@ -156,7 +156,7 @@ class EngineSettings(Strict):
     cuda_graph_sizes: list[int] | None = Field(
         None,
         description="Batch sizes captured as CUDA graphs. Default: 1, 2, 4, every 8th to 256, "
-        "every 16th to 512 and so on, and N.",
+        "every 16th to 512 and so on, up to N, and like vLLM's own to 2N where that is below 512.",
     )
     seed: int = Field(0, ge=0, description="Seed of vLLM's sampler.")
     vllm_options: dict[str, Any] = Field(

@@ -17,6 +17,7 @@ from pdswitch.model import ModelManifest
 
 CPU_BLOCK_SIZE = 128  # vLLM's own on the CPU
 FLOAT32_OVER_BFLOAT16 = 2
+VLLM_LARGEST_GRAPH = 512  # tokens
 
 
 class EngineOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -105,16 +106,19 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
 
 
 def default_graph_sizes(n_slots: int) -> list[int]:
-    """Return the batch sizes captured as CUDA graphs by default: 1, 2, 4, every 8th, and N.
+    """Return the batch sizes captured as CUDA graphs by default: vLLM's own, and all up to N.
 
-    Beyond 256 the gap grows with the size, so that padding stays below an eighth and a thousand
-    slots do not take a thousand graphs.
+    vLLM's are 1, 2, 4, every 8th to 256, every 16th beyond, up to 2N but no further than 512 tokens
+    (on Hopper; `VllmConfig._set_cudagraph_sizes`): fewer would make the mixed policy slower than it
+    is there. Where N is larger they go on to N; the gap grows with the size, so that padding
+    stays below an eighth and a thousand slots do not take a thousand graphs.
     """
-    sizes, size = {1, 2, 4, n_slots}, 8
-    while size < n_slots:
+    largest = max(n_slots, min(2 * n_slots, VLLM_LARGEST_GRAPH))
+    sizes, size = {1, 2, 4, n_slots, largest}, 8
+    while size < largest:
         sizes.add(size)
         size += max(8, (1 << size.bit_length()) // 32)
-    return sorted(size for size in sizes if size <= n_slots)
+    return sorted(size for size in sizes if size <= largest)
 
 
 def default_threads() -> int:
