@@ -407,4 +407,5 @@ def results_of(n_slots: int = 16, repeats: int = 3, dataset: str = "demo") -> di
             "model_digest": "ab" * 32,
             "cuda": None,
         },
+        "devices": [{"name": "a made-up card", "ids": ["GPU-1"], "runs": 24, "blocks": [1, 2]}],
     }

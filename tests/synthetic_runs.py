@@ -84,7 +84,11 @@ def records_of(
         "output_tokens": int(served["output_tokens"].sum()),
         "tokens_asked": int(requests["output_tokens"].sum()),
         "sampling": {"temperature": 0.0},
-        "engine": {"vllm": "0.32.0", "max_num_batched_tokens": BUDGET},
+        "engine": {
+            "vllm": "0.32.0",
+            "max_num_batched_tokens": BUDGET,
+            "hardware": {"cpu": "a simulated processor", "devices": []},
+        },
         "rep": 1,
     }
     return steps, served, facts

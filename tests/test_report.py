@@ -189,7 +189,11 @@ class TestPage:
                 "rep": rep,
                 "started_at": started,
                 "drain": "eager",
-                "engine": {"vllm": "0", "max_num_batched_tokens": 2048},
+                "engine": {
+                    "vllm": "0",
+                    "max_num_batched_tokens": 2048,
+                    "hardware": {"cpu": "made up", "devices": []},
+                },
             }
             latencies = {name: {"p50": 0.1, "p95": 0.2, "p99": 0.3} for name in LATENCIES}
             metrics = {

@@ -15,7 +15,7 @@ import pytest
 from pdswitch.decomposition import SOURCES
 from pdswitch.files import read_json, write_json, write_parquet
 from pdswitch.results import dataset_results, load_run, run_rows
-from pdswitch.wording import headline
+from pdswitch.wording import headline, verdict_rows
 from synthetic_runs import (
     records_of,
     termination_of,
@@ -243,6 +243,26 @@ def aggregated(cell: Path, theory: dict[str, Any], root: Path, command_environme
         *("--runs", cell / "runs.parquet", "--summary", cell / "summary.csv"),
     )
     return cell
+
+
+def test_a_block_on_two_devices_is_named(cell, theory):
+    results = results_of(cell, theory)
+    count = len(run_files(cell))
+    assert results["devices"] == [
+        {"name": "a simulated processor", "ids": [], "runs": count, "blocks": BLOCKS}
+    ]
+    assert "devices" not in dict(verdict_rows(results))
+
+    for place, rep in (("threshold=1", 2), ("threshold=3", 2), ("policy=mixed", 3)):
+        file = cell / f"throughput/{place}/rep={rep}/run.json"
+        facts = read_json(file)
+        card = {"name": "a card", "uuid": "GPU-7"}
+        facts["engine"]["hardware"] = {"cpu": "another", "devices": [card]}
+        write_json(file, facts)
+    results = results_of(cell, theory)
+    other = {"name": "a card", "ids": ["GPU-7"], "runs": 3, "blocks": [2, 3]}
+    assert results["devices"] == [results["devices"][0], other]
+    assert "blocks 2, 3 not all k" in dict(verdict_rows(results))["devices"]
 
 
 def test_the_scripts_write_every_file(aggregated):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pdswitch.decomposition import decompose
+from pdswitch.devices import devices_of
 from pdswitch.files import read_json
 from pdswitch.metrics import run_metrics
 from pdswitch.statistics import (
@@ -161,6 +162,7 @@ def dataset_results(
         "truncated": termination["truncated"],
         "degenerate": termination["degenerate"],
         "environment": runs[0].facts["engine"],
+        "devices": devices_of([run.facts for run in runs]),
     }
 
 

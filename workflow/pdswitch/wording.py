@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from pdswitch.devices import mixed_blocks
+
 NONE = "–"
 
 
@@ -148,6 +150,7 @@ def verdict_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("rejected runs", str(rejected) if rejected else "none"),
         *_latency_guard(results),
+        *_several_devices(results),
     ]
 
 
@@ -159,6 +162,21 @@ def _latency_guard(results: dict[str, Any]) -> list[tuple[str, str]]:
         return []
     share = forced / sum(block["n"] * block["refills"] for block in blocks)
     return [("latency guard", f"max_hold_s forced {percent(share)} of the refills before k")]
+
+
+def _several_devices(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say which blocks cannot compare their k fairly."""
+    blocks = mixed_blocks(results["devices"])
+    if not blocks:
+        return []
+    names = ", ".join(map(str, blocks))
+    return [
+        (
+            "devices",
+            f"in {'block' if len(blocks) == 1 else 'blocks'} {names} not all k ran on one device; "
+            "delete the runs of those blocks to measure them again",
+        )
+    ]
 
 
 def seal(prediction: dict[str, Any]) -> str:
