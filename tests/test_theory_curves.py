@@ -10,30 +10,13 @@ from pdswitch.theory import (
     StepTimes,
     TabulatedDecode,
     TabulatedPrefill,
-    curve_from_dict,
 )
 
-CURVES = [
+PREFILLS = [
     LinearPrefill(0.01, 2e-5),
     HingePrefill(0.0095, 0.0, 2.2e-5),
     TabulatedPrefill([100, 400, 2000], [0.009, 0.0095, 0.04]),
-    LinearDecode(0.006, 2e-5),
-    ContextDecode(0.006, 2e-5, 1e-8),
-    TabulatedDecode([1, 8, 64], [0.006, 0.0062, 0.009]),
 ]
-
-
-@pytest.mark.parametrize("curve", CURVES, ids=lambda curve: curve.kind)
-def test_a_curve_survives_its_dictionary(curve):
-    assert curve_from_dict(curve.to_dict()) == curve
-    assert hash(curve) == hash(curve_from_dict(curve.to_dict()))
-
-
-def test_unknown_dictionaries_are_refused():
-    with pytest.raises(ValueError, match="unknown curve kind 'cubic'; use one of linear_prefill"):
-        curve_from_dict({"kind": "cubic"})
-    with pytest.raises(ValueError, match="not the parameters of linear_prefill"):
-        curve_from_dict({"kind": "linear_prefill", "alpha": 1.0})
 
 
 def test_the_hinge_is_flat_then_a_line():
@@ -57,7 +40,7 @@ def test_context_costs_per_token_held():
     assert LinearDecode(1.0, 0.1)(2.0, np.zeros(3)).shape == (3,)
 
 
-@pytest.mark.parametrize("curve", CURVES[:3], ids=lambda curve: curve.kind)
+@pytest.mark.parametrize("curve", PREFILLS, ids=lambda curve: type(curve).__name__)
 def test_corners_are_the_curve(curve):
     x, y = curve.knots()
     assert (np.diff(x) > 0).all()

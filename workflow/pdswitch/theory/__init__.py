@@ -9,7 +9,6 @@ from pdswitch.theory.closed_form import harmonic_gain, optimal_threshold, predic
 from pdswitch.theory.curves import (
     BudgetedPrefill,
     ContextDecode,
-    Curve,
     DecodeCurve,
     HingePrefill,
     LinearDecode,
@@ -18,7 +17,6 @@ from pdswitch.theory.curves import (
     StepCurves,
     TabulatedDecode,
     TabulatedPrefill,
-    curve_from_dict,
 )
 from pdswitch.theory.exact import exact_throughput, optimal_threshold_exact
 from pdswitch.theory.memory import MemorySafeSlots, kv_budget_tokens, memory_safe_slots
@@ -42,7 +40,6 @@ from pdswitch.theory.uncertainty import (
 __all__ = [
     "BudgetedPrefill",
     "ContextDecode",
-    "Curve",
     "DecodeCurve",
     "HingePrefill",
     "LinearDecode",
@@ -57,7 +54,6 @@ __all__ = [
     "asymptotic_theta",
     "bootstrap_thresholds",
     "corrected_throughput",
-    "curve_from_dict",
     "exact_throughput",
     "expected_refill",
     "fixed_cost_ratio",

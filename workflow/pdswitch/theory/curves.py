@@ -1,12 +1,12 @@
 """Step-time curves: T_p(tokens) of a prefill step, t(j, context) of a decode step, in seconds.
 
 Every prediction takes any callable of these signatures. The classes here are the fitted and
-tabulated ones: immutable, comparable, and convertible to plain dictionaries and back.
+tabulated ones: immutable and comparable.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,20 +39,8 @@ class StepCurves(NamedTuple):
     decode: DecodeCurve
 
 
-class _Curve:
-    """Dictionary form shared by all curves of this module."""
-
-    kind: ClassVar[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers and lists, with the curve's `kind`; see `curve_from_dict`."""
-        values = asdict(self)  # type: ignore[call-overload]
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-        return {"kind": self.kind, **plain}
-
-
 @dataclass(frozen=True)
-class LinearPrefill(_Curve):
+class LinearPrefill:
     """alpha_p + beta_p · tokens.
 
     Attributes:
@@ -65,7 +53,6 @@ class LinearPrefill(_Curve):
 
     alpha_p: float
     beta_p: float
-    kind: ClassVar[str] = "linear_prefill"
 
     def __post_init__(self) -> None:
         check_not_negative("alpha_p", self.alpha_p)
@@ -81,7 +68,7 @@ class LinearPrefill(_Curve):
 
 
 @dataclass(frozen=True)
-class HingePrefill(_Curve):
+class HingePrefill:
     """max(floor_s, offset_s + rate_s_per_token · tokens): flat, then a line.
 
     Attributes:
@@ -96,7 +83,6 @@ class HingePrefill(_Curve):
     floor_s: float
     offset_s: float
     rate_s_per_token: float
-    kind: ClassVar[str] = "hinge_prefill"
 
     def __post_init__(self) -> None:
         check_not_negative("floor_s", self.floor_s)
@@ -120,7 +106,7 @@ class HingePrefill(_Curve):
 
 
 @dataclass(frozen=True)
-class TabulatedPrefill(_Curve):
+class TabulatedPrefill:
     """Straight lines between measured points; flat below the first, the last slope beyond the last.
 
     Attributes:
@@ -133,7 +119,6 @@ class TabulatedPrefill(_Curve):
 
     tokens: Sequence[float]
     seconds: Sequence[float]
-    kind: ClassVar[str] = "tabulated_prefill"
 
     def __post_init__(self) -> None:
         _store_points(self, "tokens", "seconds")
@@ -175,7 +160,7 @@ class BudgetedPrefill:
 
 
 @dataclass(frozen=True)
-class LinearDecode(_Curve):
+class LinearDecode:
     """alpha_d + beta_d · requests.
 
     Attributes:
@@ -188,7 +173,6 @@ class LinearDecode(_Curve):
 
     alpha_d: float
     beta_d: float
-    kind: ClassVar[str] = "linear_decode"
     context_slope: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
@@ -202,7 +186,7 @@ class LinearDecode(_Curve):
 
 
 @dataclass(frozen=True)
-class ContextDecode(_Curve):
+class ContextDecode:
     """alpha_d + beta_d · requests + gamma_d · context tokens.
 
     Attributes:
@@ -217,7 +201,6 @@ class ContextDecode(_Curve):
     alpha_d: float
     beta_d: float
     gamma_d: float
-    kind: ClassVar[str] = "context_decode"
 
     def __post_init__(self) -> None:
         for name in ("alpha_d", "beta_d", "gamma_d"):
@@ -235,7 +218,7 @@ class ContextDecode(_Curve):
 
 
 @dataclass(frozen=True)
-class TabulatedDecode(_Curve):
+class TabulatedDecode:
     """Straight lines between measured points; flat below the first, the last slope beyond the last.
 
     Attributes:
@@ -248,7 +231,6 @@ class TabulatedDecode(_Curve):
 
     requests: Sequence[float]
     seconds: Sequence[float]
-    kind: ClassVar[str] = "tabulated_decode"
     context_slope: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
@@ -259,35 +241,6 @@ class TabulatedDecode(_Curve):
         knots = np.array(self.requests), np.array(self.seconds)
         flat = _interpolate(np.asarray(requests, dtype=float), *knots)
         return flat + 0.0 * np.asarray(context_tokens, dtype=float)
-
-
-Curve = (
-    LinearPrefill | HingePrefill | TabulatedPrefill | LinearDecode | ContextDecode | TabulatedDecode
-)
-_CURVES: tuple[type[Curve], ...] = (
-    LinearPrefill,
-    HingePrefill,
-    TabulatedPrefill,
-    LinearDecode,
-    ContextDecode,
-    TabulatedDecode,
-)
-
-
-def curve_from_dict(values: dict[str, Any]) -> Curve:
-    """Return the curve that `to_dict` wrote.
-
-    Raises:
-        ValueError: if the kind is unknown or its parameters do not fit.
-    """
-    for curve in _CURVES:
-        if values.get("kind") == curve.kind:
-            try:
-                return curve(**{name: value for name, value in values.items() if name != "kind"})
-            except TypeError as error:
-                raise ValueError(f"these are not the parameters of {curve.kind}: {error}") from None
-    known = ", ".join(curve.kind for curve in _CURVES)
-    raise ValueError(f"unknown curve kind {values.get('kind')!r}; use one of {known}")
 
 
 def _store_points(curve: object, x_name: str, y_name: str) -> None:
