@@ -215,6 +215,19 @@ def test_the_table_looks_up_k_star(n_slots, alpha_p, alpha_d, p_min, factor):
             assert found == optimal_threshold(n_slots, p, alpha_p, alpha_d)
 
 
+@MATHEMATICS
+@given(slots, times, times, times, st.floats(1e-4, 0.1), st.floats(1.0, 9.0))
+def test_the_single_exit_table_looks_up_its_k_star(n, alpha_p, alpha_d, beta_d, p_min, factor):
+    form = "single_exit"
+    table = threshold_table(n, alpha_p, alpha_d, p_min, p_min * factor, beta_d, form)
+    assert (np.diff(table[0]) > 0).all()
+    for p in np.geomspace(p_min, p_min * factor, 5):
+        if np.abs(table[0] / p - 1).min(initial=1.0) > 2e-4:
+            k_star = optimal_threshold(n, p, alpha_p, alpha_d, beta_d, form)
+            # What rises and falls again between two of the p that are looked at is not seen.
+            assert abs(table[1][np.searchsorted(table[0], p)] - k_star) <= 1
+
+
 def test_transition_points_are_where_k_star_steps():
     edges, above = transition_points(64, 12e-3, 6.5e-3)
     assert len(edges) > 30

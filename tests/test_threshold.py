@@ -70,9 +70,16 @@ def test_k_star_is_that_of_the_known_parameters(compute, steps):
     assert low <= found["k_star"] <= high
 
 
-def test_the_published_form_can_be_asked_for(compute, steps):
+def test_the_published_form_is_what_everything_speaks_of_when_asked_for(compute, steps):
     found = compute(steps, TERMINATION, OPTIONS | {"per_completion": "single_exit"})
-    assert found["k_star"] == found["k_star_single_exit"]
+    assert found["k_star"] == found["k_star_single_exit"] > found["k_star_expected"] + 3
+    low, high = found["k_star_range"]
+    assert found["k_star_expected"] < low <= found["k_star"] <= high
+    edges, thresholds = found["table"]["p_edges"], found["table"]["thresholds"]
+    assert thresholds[np.searchsorted(edges, 0.02)] == found["k_star"]
+    assert [point["k"] for point in found["transition_points"]] == list(thresholds[1:])
+    moved = found["sensitivity"]["termination_probability"]
+    assert moved["k_star"][list(moved["values"]).index(0.02)] == found["k_star"]
 
 
 def test_the_table_agrees_with_the_closed_form(compute, steps):

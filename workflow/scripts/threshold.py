@@ -22,10 +22,10 @@ from pdswitch.theory import (
     optimal_threshold,
     predicted_throughput,
     sensitivity,
+    single_exit_distribution,
     threshold_distribution,
     threshold_table,
     throughput_band,
-    transition_points,
 )
 
 # No answer is longer than a million tokens; at p = 1 every one has a single token.
@@ -92,13 +92,18 @@ def compute(
     measured, measured_curve = k_star_measured(n_slots, p, *measured_curves(fit), prompt)
     # The two fits rest on different steps: their errors are independent.
     covariance = block_diag(prefill["covariance"], decode["covariance"])
-    seed = options["seed"]
-    distribution = threshold_distribution(
-        n_slots, p, error, times.alpha_p, times.alpha_d, covariance[::2, ::2], seed=seed
-    )
+    seed, form = options["seed"], options["per_completion"]
+    at = (n_slots, p, error, times.alpha_p, times.alpha_d)
+    if form == "expected":
+        distribution = threshold_distribution(*at, covariance[::2, ::2], seed=seed)
+    else:
+        without_beta_p = np.delete(np.delete(covariance, 1, axis=0), 1, axis=1)
+        distribution = single_exit_distribution(*at, times.beta_d, without_beta_p, seed=seed)
     low, high = throughput_band(n_slots, p, error, times, prompt, covariance, seed=seed)
-    edges, thresholds = threshold_table(n_slots, times.alpha_p, times.alpha_d, *TABLE_RANGE)
-    k_star = closed[options["per_completion"]]
+    edges, thresholds = threshold_table(
+        n_slots, times.alpha_p, times.alpha_d, *TABLE_RANGE, times.beta_d, form
+    )
+    moved = sensitivity(n_slots, p, times, prompt, per_completion=form)
     return {
         "n_slots": n_slots,
         "termination_probability": p,
@@ -107,8 +112,8 @@ def compute(
         "timing": fit,
         "ratio": ratio,
         "theta": theta,
-        "per_completion": options["per_completion"],
-        "k_star": k_star,
+        "per_completion": form,
+        "k_star": closed[form],
         "k_star_expected": closed["expected"],
         "k_star_single_exit": closed["single_exit"],
         "k_star_measured": measured,
@@ -124,14 +129,10 @@ def compute(
             "high": high,
         },
         "sensitivity": {
-            name: {"values": values, "k_star": found}
-            for name, (values, found) in sensitivity(n_slots, p, times, prompt).items()
+            name: {"values": values, "k_star": found} for name, (values, found) in moved.items()
         },
         "transition_points": [
-            {"p": edge, "k": k}
-            for edge, k in zip(
-                *transition_points(n_slots, times.alpha_p, times.alpha_d), strict=True
-            )
+            {"p": edge, "k": k} for edge, k in zip(edges, thresholds[1:], strict=True)
         ],
         "table": {"p_edges": edges, "thresholds": thresholds},
         "computed_at": datetime.now(UTC).isoformat(),

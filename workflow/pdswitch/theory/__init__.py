@@ -32,6 +32,7 @@ from pdswitch.theory.table import threshold_table, threshold_table_measured, tra
 from pdswitch.theory.uncertainty import (
     ThresholdDistribution,
     bootstrap_thresholds,
+    single_exit_distribution,
     threshold_distribution,
     threshold_standard_error,
     throughput_band,
@@ -66,6 +67,7 @@ __all__ = [
     "optimal_threshold_exact",
     "predicted_throughput",
     "sensitivity",
+    "single_exit_distribution",
     "threshold_distribution",
     "threshold_standard_error",
     "threshold_table",

@@ -3,17 +3,22 @@
 A table is a pair (p_edges, thresholds): `thresholds[numpy.searchsorted(p_edges, p)]` is k* at p.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pdswitch.theory.closed_form import harmonic_gain
+from pdswitch.theory.closed_form import harmonic_gain, optimal_threshold
 from pdswitch.theory.curves import DecodeCurve, FloatArray, PrefillCurve
 from pdswitch.theory.overshoot import k_star_measured
-from pdswitch.theory.validation import check_not_negative, check_probability
+from pdswitch.theory.validation import PerCompletion, check_not_negative, check_probability
 
 IntArray = NDArray[np.int64]
+
+# Where no formula gives the edges: how many p are looked at, and how near an edge is bisected.
+_POINTS = 96
+_RELATIVE_PRECISION = 1e-4
 
 
 def transition_points(n_slots: int, alpha_p: float, alpha_d: float) -> tuple[FloatArray, IntArray]:
@@ -46,9 +51,18 @@ def transition_points(n_slots: int, alpha_p: float, alpha_d: float) -> tuple[Flo
 
 
 def threshold_table(
-    n_slots: int, alpha_p: float, alpha_d: float, p_min: float, p_max: float
+    n_slots: int,
+    alpha_p: float,
+    alpha_d: float,
+    p_min: float,
+    p_max: float,
+    beta_d: float = 0.0,
+    per_completion: PerCompletion = "expected",
 ) -> tuple[FloatArray, IntArray]:
-    """Return the closed-form table p -> k* over [p_min, p_max], with exact transition points.
+    """Return the closed-form table p -> k* over [p_min, p_max].
+
+    With ``expected`` the edges are the exact transition points. With ``single_exit`` no formula
+    gives them, and they are searched as in `threshold_table_measured`.
 
     Args:
         n_slots: N, slots.
@@ -56,6 +70,8 @@ def threshold_table(
         alpha_d: fixed time of a decode step, seconds.
         p_min: least termination probability that is looked up.
         p_max: largest.
+        beta_d: decode time per active request, seconds; only ``single_exit`` depends on it.
+        per_completion: see `optimal_threshold`.
 
     Returns:
         Edges, ascending, length m, and thresholds, length m + 1. Below p_min the table goes on
@@ -65,6 +81,12 @@ def threshold_table(
         ValueError: for arguments outside their range.
     """
     _check_range(p_min, p_max)
+    if per_completion != "expected":
+        return _searched_table(
+            lambda p: optimal_threshold(n_slots, p, alpha_p, alpha_d, beta_d, per_completion),
+            p_min,
+            p_max,
+        )
     edges, above = transition_points(n_slots, alpha_p, alpha_d)
     if alpha_d == 0.0 and alpha_p > 0.0:
         return edges, np.array([n_slots])
@@ -81,14 +103,12 @@ def threshold_table_measured(
     mean_prompt_tokens: float,
     p_min: float,
     p_max: float,
-    points: int = 96,
-    relative_precision: float = 1e-4,
 ) -> tuple[FloatArray, IntArray]:
     """Return the table p -> `k_star_measured` over [p_min, p_max].
 
     With measured curves k* need not rise with p, so p is scanned on a logarithmic grid and every
     change between two neighbours is bisected until the two thresholds differ by at most 1 or the
-    interval is narrower than `relative_precision`. A step that returns within one grid interval
+    interval is narrower than 1e-4 of p. A step that returns within one grid interval
     is not seen; between two such p the curves differ by next to nothing.
 
     Args:
@@ -98,8 +118,6 @@ def threshold_table_measured(
         mean_prompt_tokens: mean prompt length, tokens.
         p_min: least termination probability that is looked up.
         p_max: largest.
-        points: size of the grid.
-        relative_precision: of the edges.
 
     Returns:
         As `threshold_table`.
@@ -108,20 +126,26 @@ def threshold_table_measured(
         ValueError: for arguments outside their range.
     """
     _check_range(p_min, p_max)
+    return _searched_table(
+        lambda p: k_star_measured(n_slots, p, prefill, decode, mean_prompt_tokens)[0], p_min, p_max
+    )
 
-    def k_star(p: float) -> int:
-        return k_star_measured(n_slots, p, prefill, decode, mean_prompt_tokens)[0]
 
+def _searched_table(
+    k_star: Callable[[float], int], p_min: float, p_max: float
+) -> tuple[FloatArray, IntArray]:
     edges: list[float] = []
     thresholds = [k_star(p_min)]
-    grid = np.geomspace(p_min, p_max, points) if p_max > p_min else np.array([p_min])
+    grid = np.geomspace(p_min, p_max, _POINTS) if p_max > p_min else np.array([p_min])
+    # The grid ends where it was asked to: rounding must not leave the range of probabilities.
+    grid[-1] = p_max
     for low, high in pairwise(grid):
         pending = [(float(low), thresholds[-1], float(high), k_star(float(high)))]
         while pending:
             left, k_left, right, k_right = pending.pop()
             if k_left == k_right:
                 continue
-            if right / left - 1.0 <= relative_precision:
+            if right / left - 1.0 <= _RELATIVE_PRECISION:
                 edges.append(float(np.sqrt(left * right)))
                 thresholds.append(k_right)
                 continue

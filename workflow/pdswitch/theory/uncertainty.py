@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pdswitch.theory.asymptote import asymptotic_theta
-from pdswitch.theory.closed_form import harmonic_gain
+from pdswitch.theory.closed_form import harmonic_gain, optimal_threshold
 from pdswitch.theory.curves import FloatArray
 from pdswitch.theory.overshoot import corrected_throughput
 from pdswitch.theory.step_times import StepTimes
@@ -58,7 +58,7 @@ def threshold_distribution(
     draws: int = 10_000,
     seed: int = 0,
 ) -> ThresholdDistribution:
-    """Return the distribution of the closed-form k* under uncertain parameters.
+    """Return the distribution of the closed-form k*, form ``expected``, under uncertain parameters.
 
     Args:
         n_slots: N, slots.
@@ -77,6 +77,42 @@ def threshold_distribution(
     p = _draw_probability(rng, termination_probability, p_standard_error, draws)
     drawn_p, drawn_d = _draw_times(rng, (alpha_p, alpha_d), covariance, draws).T
     return ThresholdDistribution(thresholds_of(n_slots, p, drawn_p, drawn_d))
+
+
+def single_exit_distribution(
+    n_slots: int,
+    termination_probability: float,
+    p_standard_error: float,
+    alpha_p: float,
+    alpha_d: float,
+    beta_d: float,
+    covariance: ArrayLike,
+    draws: int = 2_000,
+    seed: int = 0,
+) -> ThresholdDistribution:
+    """Return the distribution of the published, ``single_exit`` k* under uncertain parameters.
+
+    Args:
+        n_slots: N, slots.
+        termination_probability: p, per token, in (0, 1].
+        p_standard_error: its standard error.
+        alpha_p: fixed time of a prefill step, seconds.
+        alpha_d: fixed time of a decode step, seconds.
+        beta_d: decode time per active request, seconds.
+        covariance: 3 by 3, of (alpha_p, alpha_d, beta_d), seconds squared.
+        draws: number of draws; each is a search of its own.
+        seed: of the random numbers.
+
+    Raises:
+        ValueError: for arguments outside their range.
+    """
+    rng = np.random.default_rng(seed)
+    p = _draw_probability(rng, termination_probability, p_standard_error, draws)
+    times = _draw_times(rng, (alpha_p, alpha_d, beta_d), covariance, draws)
+    found = [
+        optimal_threshold(n_slots, *drawn, "single_exit") for drawn in zip(p, *times.T, strict=True)
+    ]
+    return ThresholdDistribution(np.array(found))
 
 
 def bootstrap_thresholds(
