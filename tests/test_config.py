@@ -194,6 +194,16 @@ def test_shipped_configs_are_valid_by_model_and_by_schema(root):
             jsonschema.validate(values, json.loads(json_schema()))
 
 
+def test_the_reference_s_defaults_suit_its_smaller_datasets(root):
+    layers = [root / "config/config.yaml", root / "config/experiments/reference.yaml"]
+    base, reference = (yaml.safe_load(layer.read_text()) for layer in layers)
+    config = parse_config(base | reference | {"dataset": "processbench"})
+    options = config.dataset_source("processbench")
+    # 400 problems of gsm8k.
+    assert options["num_requests"] == 564
+    assert options["reuse_requests"]
+
+
 def test_every_key_is_described():
     schema = json.loads(json_schema())
     for part in (schema, schema["$defs"]["EngineSettings"], schema["$defs"]["Sampling"]):

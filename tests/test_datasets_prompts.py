@@ -29,8 +29,11 @@ def encoder():
     return Encoder(make_tokenizer())
 
 
-def limits(num_requests, longest=10_000, **engine):
-    options = dataset_options("demo", {"num_requests": num_requests, "max_input_tokens": longest})
+def limits(num_requests, longest=10_000, *, reuse=False, **engine):
+    options = dataset_options(
+        "demo",
+        {"num_requests": num_requests, "max_input_tokens": longest, "reuse_requests": reuse},
+    )
     return limits_of(options, engine.get("max_model_len"), engine.get("max_output_tokens", 10))
 
 
@@ -124,13 +127,35 @@ def test_an_answer_as_long_as_the_context_is_refused():
         limits(1, max_model_len=64, max_output_tokens=64)
 
 
+def test_too_few_requests_are_used_again_in_order_if_that_is_wanted(tmp_path, encoder):
+    found = write_prompts(tmp_path / "p.parquet", outcomes(20), encoder, limits(50, reuse=True))
+    assert (found["rows"], found["reused"]) == (50, 30)
+    table = pq.read_table(tmp_path / "p.parquet")
+    assert table.schema.equals(SCHEMA, check_metadata=True)
+    rows = table.to_pylist()
+    assert [row["request_id"] for row in rows] == [f"r{number:06d}" for number in range(50)]
+    assert [row["source_id"] for row in rows] == [f"s{number % 20}" for number in range(50)]
+    assert [row["prompt_token_ids"] for row in rows[20:40]] == [
+        row["prompt_token_ids"] for row in rows[:20]
+    ]
+    digest = Digest()
+    digest.update(table)
+    assert found["sha256"] == digest.hexdigest()
+    enough = write_prompts(tmp_path / "e.parquet", outcomes(20), encoder, limits(20, reuse=True))
+    assert enough["reused"] == 0
+    with pytest.raises(DatasetError, match="there are 0 usable requests"):
+        write_prompts(
+            tmp_path / "n.parquet", iter([Skipped("bad")]), encoder, limits(5, reuse=True)
+        )
+
+
 def test_too_few_requests_say_how_many_and_why_and_leave_nothing(tmp_path, encoder):
     with pytest.raises(DatasetError) as caught:
         write_prompts(tmp_path / "p.parquet", outcomes(20), encoder, limits(25))
     assert str(caught.value) == (
         "there are 20 usable requests, but 25 are wanted (num_requests and the estimation "
-        "samples); skipped: bad (2); lower num_requests by 5, or raise the limit that left "
-        "requests out (10000 tokens)"
+        "samples); skipped: bad (2); lower num_requests by 5, set reuse_requests: true to use "
+        "requests more than once, or raise the limit that left requests out (10000 tokens)"
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -121,6 +121,15 @@ def test_refills_that_the_latency_guard_forced_are_counted(run):
     assert run_metrics(steps, requests, 2)["forced_refills"] == 1
 
 
+def test_a_refill_forced_twice_in_a_row_is_one_refill(run):
+    steps, requests, _ = run
+    steps = steps.assign(
+        prefill_tokens=[20, 0, 20, 20], refill_cause=["idle", "", "max_hold", "max_hold"]
+    )
+    metrics = run_metrics(steps, requests, 2)
+    assert (metrics["refills"], metrics["forced_refills"]) == (2, 1)
+
+
 def test_a_valid_run_has_no_reason_against_it(run):
     assert rejections(*run, replayed=True) == []
 

@@ -1,12 +1,18 @@
 """What the workflow reads off a model."""
 
+import json
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hub_server import Repository, running_hub
 from pdswitch.engine.configure import EngineOptions, default_graph_sizes, make_spec
 from pdswitch.model import convert_wheel, describe_model, model_slug
 
@@ -45,6 +51,69 @@ def test_other_weights_are_another_digest(tiny_model, tmp_path):
     content[-1] ^= 1
     weights.write_bytes(content)
     assert describe_model("tiny", str(copy), None).digest != before
+
+
+DESCRIBE = """
+import json, sys
+from pdswitch.model import describe_model
+found = describe_model("hub model", "someone/tiny", None)
+print(json.dumps([found.revision, found.weight_bytes, found.digest]))
+"""
+
+
+def describe_on_hub(home, address, **environment):
+    """Describe a model to a process with one hub; return commit, bytes, digest and stderr."""
+    run = subprocess.run(
+        [sys.executable, "-c", DESCRIBE],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(__file__).parents[1] / "workflow"),
+            "HF_ENDPOINT": address,
+            "HF_HOME": str(home),
+            "HOME": str(home),
+        }
+        | environment,
+    )
+    return *json.loads(run.stdout.splitlines()[-1]), run.stderr
+
+
+def test_the_weights_of_a_hub_model_are_those_that_are_loaded(tiny_model, tmp_path):
+    config = {"config.json": (tiny_model / "config.json").read_bytes()}
+    weights = {
+        "model-00001-of-00002.safetensors": b"x" * 3000,
+        "model-00002-of-00002.safetensors": b"x" * 2000,
+        "pytorch_model.bin": b"x" * 9000,
+        "original/consolidated.safetensors": b"x" * 9000,
+    }
+    with running_hub() as hub:
+        hub.repositories["someone/tiny"] = Repository(config | weights)
+        commit, size, digest, _ = describe_on_hub(tmp_path, hub.address)
+        assert (commit, size) == (hub.repositories["someone/tiny"].commit, 5000)
+    # The config is cached by now, the weights are not.
+    offline = describe_on_hub(tmp_path, hub.address, HF_HUB_OFFLINE="1")
+    assert offline[:3] == (commit, None, digest)
+    stderr = offline[3]
+    assert "the size of someone/tiny's weights is not known" in stderr
+    (snapshot,) = tmp_path.glob("hub/models--someone--tiny/snapshots/*")
+    for name in ("a.safetensors", "b.safetensors", "c.bin"):
+        (snapshot / name).write_bytes(b"x" * 700)
+    assert describe_on_hub(tmp_path, hub.address, HF_HUB_OFFLINE="1")[1] == 1400
+
+
+def test_another_commit_on_the_hub_is_another_model(tiny_model, tmp_path):
+    config = {"config.json": (tiny_model / "config.json").read_bytes()}
+    found = []
+    with running_hub() as hub:
+        for weights in (b"x" * 3000, b"y" * 3000):
+            hub.repositories["someone/tiny"] = Repository(config | {"model.safetensors": weights})
+            found.append(describe_on_hub(tmp_path, hub.address)[:3])
+    (commit, size, digest), (commit_later, size_later, digest_later) = found
+    assert size == size_later == 3000
+    assert commit != commit_later
+    assert digest != digest_later
 
 
 def test_a_missing_model_or_package_is_a_sentence(tmp_path):

@@ -345,6 +345,43 @@ class TestFiles:
         said = dict(wording.verdict_rows(results))["latency guard"]
         assert said == "max_hold_s forced 75.0 % of the refills before k"
 
+    def test_n_star_is_told_with_its_risk(self):
+        results = results_of()
+        assert "N*" not in dict(wording.verdict_rows(results))
+        measured = {
+            "cycles": 85,
+            "out_of_memory_cycles": 1,
+            "out_of_memory_rate": 1 / 85,
+            "preemptions": 3,
+        }
+        bounds = {"normal": {"n_slots": 16}, "published": {"n_slots": 14}}
+        results["memory"] = {
+            "n_slots": 16,
+            "oom_tolerance": 0.05,
+            "bounds": bounds,
+            "budget": {"tokens": 4096},
+            "measured": measured,
+        }
+        assert dict(wording.verdict_rows(results))["N*"] == (
+            "16 slots in 4,096 KV tokens (published bound 14); KV memory ran out in 1 of 85 cycles "
+            "at k*, 1.2 % against the tolerated 5.0 %; 3 preemptions"
+        )
+        measured |= {"cycles": 0, "out_of_memory_cycles": 0, "out_of_memory_rate": None}
+        assert dict(wording.verdict_rows(results))["N*"].endswith(
+            "whether KV memory runs out is not known: no run at k* counts"
+        )
+
+    def test_only_what_was_checked_is_said_to_hold(self):
+        results = results_of()
+        assert "tokens out are tokens asked for" in wording.checks(results)
+        assert "nothing was preempted" in wording.checks(results)
+        natural = wording.checks(results | {"lengths": "natural"})
+        assert "tokens out" not in natural
+        bound = wording.checks(results | {"memory": {"n_slots": 16}})
+        assert "preempted" not in bound
+        assert "step times add up to the clock" in natural
+        assert "step times add up to the clock" in bound
+
     def test_verdict_command(self, cell, root, tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("COLUMNS", "200")
         self.run(root / "workflow/scripts/verdict.py", [str(tmp_path)], monkeypatch)

@@ -119,6 +119,17 @@ def test_a_rejected_run_is_named_and_its_block_not_compared(cell, theory):
     assert results["verdict"]["n_blocks"] == 2
 
 
+def test_a_rejected_online_run_is_not_counted(cell, theory):
+    assert results_of(cell, theory)["throughput_online"] > 0
+    spoil(cell / "online")
+    results = results_of(cell, theory)
+    assert [entry["run"] for entry in results["rejected"]] == [str(cell / "online")]
+    assert results["online"]["n"] == 0
+    assert np.isnan(results["throughput_online"])
+    # What it looked up is told all the same, by the entry above as what it is.
+    assert results["online_estimation"]["updates"] == len(HISTORY)
+
+
 def test_a_k_without_a_valid_run_is_left_out_and_the_others_are_compared(cell, theory):
     for rep in BLOCKS:
         spoil(cell / f"throughput/threshold=8/rep={rep}")

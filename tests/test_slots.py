@@ -5,7 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 
+from pdswitch.config import parse_config
 from pdswitch.slots import KvBudget, MemoryOptions, kv_budget, safe_slots
 
 ENGINE = {"num_kv_blocks": 1001, "block_size": 16}
@@ -57,6 +59,28 @@ def test_sizes_that_do_not_fit_are_a_sentence():
         safe_slots(KvBudget(1001, 16, "engine"), THEORY, TERMINATION, 0.05, 60)
     with pytest.raises(ValueError, match="holds no request"):
         safe_slots(KvBudget(3, 16, "engine"), THEORY, TERMINATION, 0.05, 60)
+
+
+@pytest.mark.parametrize(("gigabytes", "tolerance"), [(80, 0.05), (48, 0.01)])
+def test_the_example_has_requests_enough_for_its_slots(root, gigabytes, tolerance):
+    layers = ("config.yaml", "experiments/reference.yaml", "experiments/memory_safe.yaml")
+    values = [yaml.safe_load((root / "config" / layer).read_text()) for layer in layers]
+    memory = {"gpu_memory_gb": gigabytes, "oom_tolerance": tolerance}
+    config = parse_config(values[0] | values[1] | values[2] | memory)
+    # Qwen2.5-7B-Instruct: 2 × 28 layers × 4 heads × 128 × 2 bytes a token; alpaca's prompts have
+    # some 60 tokens, and answers that may have 128 have a mean of 60 to 128.
+    model = {"weight_bytes": 15_231_233_024, "kv_bytes_per_token": 57_344}
+    budget = kv_budget(
+        options(gpu_memory_gb=config.gpu_memory_gb, model_memory_gb=config.model_memory_gb),
+        model,
+        {"num_kv_blocks": 1, "block_size": 16},
+    )
+    requests = config.dataset("alpaca").num_requests
+    for mean in (60, 128):
+        lengths = {"termination_probability": 1 / mean, "mean_prompt_tokens": 60.0}
+        termination = lengths | {"std_prompt_tokens": 30.0}
+        found = safe_slots(budget, THEORY, termination, config.oom_tolerance, requests)
+        assert 2_000 < found["n_slots"] <= requests / 2
 
 
 def test_larger_blocks_hold_fewer_slots():

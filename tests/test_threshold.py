@@ -23,6 +23,7 @@ TERMINATION = {
 OPTIONS = {
     "n_slots": N_SLOTS,
     "per_completion": "expected",
+    "kstar_table": "closed_form",
     "max_num_batched_tokens": 8192,
     "seed": 0,
 }
@@ -80,6 +81,17 @@ def test_the_published_form_is_what_everything_speaks_of_when_asked_for(compute,
     assert [point["k"] for point in found["transition_points"]] == list(thresholds[1:])
     moved = found["sensitivity"]["termination_probability"]
     assert moved["k_star"][list(moved["values"]).index(0.02)] == found["k_star"]
+
+
+def test_the_table_can_come_from_the_measured_curves(compute, steps):
+    closed = compute(steps, TERMINATION, OPTIONS)
+    found = compute(steps, TERMINATION, OPTIONS | {"kstar_table": "measured_curves"})
+    edges, thresholds = found["table"]["p_edges"], found["table"]["thresholds"]
+    assert (np.diff(edges) > 0).all()
+    assert thresholds[np.searchsorted(edges, 0.02)] == found["k_star_measured"]
+    assert list(thresholds) != list(closed["table"]["thresholds"])
+    for name in ("k_star", "k_star_range", "transition_points"):
+        assert found[name] == closed[name]
 
 
 def test_the_table_agrees_with_the_closed_form(compute, steps):

@@ -40,6 +40,11 @@ class DatasetSettings(Strict):
     max_input_tokens: int = Field(
         32000, ge=1, description="Prompts with more tokens are skipped and counted."
     )
+    reuse_requests: bool = Field(
+        False,
+        description="Where a dataset has fewer usable requests than are wanted, use them again in "
+        "order; else that is an error.",
+    )
     max_output_tokens: int = Field(
         128, ge=1, description="An answer that reaches this many tokens is cut there."
     )
@@ -254,6 +259,11 @@ class Config(DatasetSettings, ModelSettings):
         description="τ(j) of the closed form: divided by j·p (right), or by 1−(1−p)^j as in the "
         "published script (for comparison).",
     )
+    kstar_table: Literal["closed_form", "measured_curves"] = Field(
+        "closed_form",
+        description="Where the adaptive policy's table p -> k* comes from: the closed form over "
+        "the straight fits, or the measured step-time curves with overshoot.",
+    )
     optimize_batch_size: bool = Field(
         False,
         description="Measure with N* slots, the most that the KV memory holds (overrides "
@@ -388,6 +398,7 @@ class Config(DatasetSettings, ModelSettings):
         inherited = {
             "num_requests": settings.num_requests + settings.n_offline,
             "max_input_tokens": settings.max_input_tokens,
+            "reuse_requests": settings.reuse_requests,
             "enable_thinking": settings.enable_thinking,
             "seed": self.seed,
             "sharegpt_path": self.sharegpt_path,

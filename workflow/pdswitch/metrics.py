@@ -82,7 +82,7 @@ def run_metrics(
         "preemptions": int(requests["preemptions"].sum()),
         "steps": len(steps),
         "refills": len(refills),
-        "forced_refills": int((steps["refill_cause"] == "max_hold").sum()),
+        "forced_refills": _cycles_with(steps, steps["refill_cause"] == "max_hold"),
         "out_of_memory_cycles": out_of_memory_cycles(steps),
         # The first refill fills all slots whatever k is.
         "mean_refill": float(np.mean(refills[1:])) if len(refills) > 1 else None,
@@ -98,7 +98,12 @@ def refill_sizes(steps: pd.DataFrame) -> list[int]:
 
 def out_of_memory_cycles(steps: pd.DataFrame) -> int:
     """Return in how many cycles, from one refill to the next, KV memory ran out and preempted."""
-    return len(set(_cycle_numbers(steps)[(steps["preempted"] > 0).to_numpy()]))
+    return _cycles_with(steps, steps["preempted"] > 0)
+
+
+def _cycles_with(steps: pd.DataFrame, chosen: pd.Series) -> int:
+    """Return how many cycles have a step of those chosen."""
+    return len(set(_cycle_numbers(steps)[chosen.to_numpy()]))
 
 
 def _cycle_numbers(steps: pd.DataFrame) -> NDArray[np.int64]:

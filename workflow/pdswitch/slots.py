@@ -58,7 +58,8 @@ def kv_budget(options: MemoryOptions, model: dict[str, Any], engine: dict[str, A
     weights = weights or model["weight_bytes"]
     if weights is None:
         raise ValueError(
-            "the size of the weights is unknown, because the model has none on disk; "
+            "the size of the weights is unknown: the model's folder has none, or the hub that has "
+            "them cannot be reached; "
             "set model_memory_gb, or leave gpu_memory_gb out to take what the engine finds"
         )
     tokens = kv_budget_tokens(

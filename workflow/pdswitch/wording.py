@@ -149,8 +149,32 @@ def verdict_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
             f"mixed {significant(results['throughput_mixed'])}",
         ),
         ("rejected runs", str(rejected) if rejected else "none"),
+        *_memory(results),
         *_latency_guard(results),
         *_several_devices(results),
+    ]
+
+
+def _memory(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say what N* is, and how often KV memory ran out against what was tolerated."""
+    memory = results.get("memory")
+    if not memory:
+        return []
+    measured, bounds = memory["measured"], memory["bounds"]
+    risk = "whether KV memory runs out is not known: no run at k* counts"
+    if measured["cycles"]:
+        risk = (
+            f"KV memory ran out in {measured['out_of_memory_cycles']} of "
+            f"{count(measured['cycles'], 'cycle')} at k*, "
+            f"{percent(measured['out_of_memory_rate'])} against the tolerated "
+            f"{percent(memory['oom_tolerance'])}; {count(measured['preemptions'], 'preemption')}"
+        )
+    return [
+        (
+            "N*",
+            f"{memory['n_slots']} slots in {memory['budget']['tokens']:,} KV tokens "
+            f"(published bound {bounds['published']['n_slots']}); {risk}",
+        )
     ]
 
 
@@ -177,6 +201,17 @@ def _several_devices(results: dict[str, Any]) -> list[tuple[str, str]]:
             "delete the runs of those blocks to measure them again",
         )
     ]
+
+
+def checks(results: dict[str, Any]) -> str:
+    """Say what the gate made sure of in every run; see `pdswitch.validity`."""
+    made_sure = ["no step mixes phases under a fixed k"]
+    if results["lengths"] != "natural":
+        made_sure.insert(0, "tokens out are tokens asked for")
+    if not results.get("memory"):
+        made_sure.append("nothing was preempted")
+    made_sure += ["no prompt came from the prefix cache", "no request is missing"]
+    return f"in every run {', '.join(made_sure)}, and step times add up to the clock"
 
 
 def seal(prediction: dict[str, Any]) -> str:

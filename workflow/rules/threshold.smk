@@ -19,6 +19,7 @@ rule threshold:
         options=lambda wildcards: options(
             n_slots=int(wildcards.n),
             per_completion=CONFIG.per_completion,
+            kstar_table=CONFIG.kstar_table,
             max_num_batched_tokens=settings_of_model(
                 wildcards.model
             ).engine.max_num_batched_tokens,

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -41,9 +42,18 @@ def main() -> None:
         result = read_json(path)
         row = {name: result[name] for name in COLUMNS}
         verdict = {name: result["verdict"][name] for name in VERDICT}
-        rows.append(row | verdict | {"rejected": len(result["rejected"])})
+        rows.append(row | verdict | memory_of(result) | {"rejected": len(result["rejected"])})
     with atomic_path(arguments.summary) as aside:
         pd.DataFrame(rows).to_csv(aside, index=False)
+
+
+def memory_of(result: dict[str, Any]) -> dict[str, float | None]:
+    """Return the tolerated and the measured risk to run out of KV memory, where N is N*."""
+    memory = result["memory"]
+    return {
+        "oom_tolerance": memory and memory["oom_tolerance"],
+        "out_of_memory_rate": memory and memory["measured"]["out_of_memory_rate"],
+    }
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pdswitch.theory import (
     single_exit_distribution,
     threshold_distribution,
     threshold_table,
+    threshold_table_measured,
     throughput_band,
 )
 
@@ -41,7 +42,7 @@ def main() -> None:
         "--options",
         type=json.loads,
         required=True,
-        help="n_slots, per_completion, max_num_batched_tokens, seed; as JSON",
+        help="n_slots, per_completion, kstar_table, max_num_batched_tokens, seed; as JSON",
     )
     parser.add_argument("--output", type=Path, required=True, help="threshold.json")
     arguments = parser.parse_args()
@@ -89,7 +90,8 @@ def compute(
         form: optimal_threshold(n_slots, p, times.alpha_p, times.alpha_d, times.beta_d, form)
         for form in ("expected", "single_exit")
     }
-    measured, measured_curve = k_star_measured(n_slots, p, *measured_curves(fit), prompt)
+    curves = measured_curves(fit)
+    measured, measured_curve = k_star_measured(n_slots, p, *curves, prompt)
     # The two fits rest on different steps: their errors are independent.
     covariance = block_diag(prefill["covariance"], decode["covariance"])
     seed, form = options["seed"], options["per_completion"]
@@ -100,9 +102,11 @@ def compute(
         without_beta_p = np.delete(np.delete(covariance, 1, axis=0), 1, axis=1)
         distribution = single_exit_distribution(*at, times.beta_d, without_beta_p, seed=seed)
     low, high = throughput_band(n_slots, p, error, times, prompt, covariance, seed=seed)
-    edges, thresholds = threshold_table(
+    edges, thresholds = table = threshold_table(
         n_slots, times.alpha_p, times.alpha_d, *TABLE_RANGE, times.beta_d, form
     )
+    if options["kstar_table"] == "measured_curves":
+        table = threshold_table_measured(n_slots, *curves, prompt, *TABLE_RANGE)
     moved = sensitivity(n_slots, p, times, prompt, per_completion=form)
     return {
         "n_slots": n_slots,
@@ -134,7 +138,7 @@ def compute(
         "transition_points": [
             {"p": edge, "k": k} for edge, k in zip(edges, thresholds[1:], strict=True)
         ],
-        "table": {"p_edges": edges, "thresholds": thresholds},
+        "table": dict(zip(("p_edges", "thresholds"), table, strict=True)),
         "computed_at": datetime.now(UTC).isoformat(),
     }
 

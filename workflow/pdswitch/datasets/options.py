@@ -18,6 +18,9 @@ class DatasetOptions(Strict):
     kind: str = Field(description="Which loader reads it; the dataset's own name by default.")
     num_requests: int = Field(500, ge=1, description="Requests wanted in all.")
     max_input_tokens: int = Field(32000, ge=1, description="Longer prompts are skipped.")
+    reuse_requests: bool = Field(
+        False, description="Use requests again, in order, where there are too few."
+    )
     enable_thinking: bool = Field(False, description="For chat templates that know it.")
     apply_chat_template: bool = Field(
         True, description="False: the prompt's text is sent as it stands."

@@ -54,18 +54,20 @@ class Limits:
         num_requests: wanted in all.
         longest: tokens of the longest prompt that is not skipped.
         too_long: what becomes of a longer one; names the limit that binds.
+        reuse: whether requests are used again where there are too few.
     """
 
     num_requests: int
     longest: int
     too_long: Skipped
+    reuse: bool = False
 
 
 def limits_of(options: DatasetOptions, max_model_len: int | None, max_output_tokens: int) -> Limits:
     """Return the limits that follow from the options and the engine.
 
     Args:
-        options: num_requests and max_input_tokens are used.
+        options: num_requests, max_input_tokens and reuse_requests are used.
         max_model_len: the engine's context, tokens; None if it sets no limit.
         max_output_tokens: room that every answer needs in the context, tokens.
 
@@ -80,7 +82,7 @@ def limits_of(options: DatasetOptions, max_model_len: int | None, max_output_tok
             f"max_output_tokens ({max_output_tokens}) leaves no room for a prompt in a context of "
             f"{max_model_len} tokens; lower it"
         )
-    return Limits(options.num_requests, longest, too_long)
+    return Limits(options.num_requests, longest, too_long, options.reuse_requests)
 
 
 @dataclass(frozen=True)
@@ -112,21 +114,22 @@ def write_prompts(
         progress: told how many requests each batch added.
 
     Returns:
-        The manifest's part that comes from the requests: rows, sha256, skipped, statistics.
+        The manifest's part that comes from the requests: rows, how many of them are others used
+        again, sha256, skipped, statistics.
 
     Raises:
         DatasetError: if there are too few, or the source is bad; then nothing is written.
     """
     skipped: Counter[str] = Counter()
-    digest, rows = Digest(), 0
-    prompt_lengths: list[int] = []
-    output_lengths: list[int | None] = []
+    # What may be used again stays in memory.
+    first: list[pa.Table] = []
     remaining = iter(outcomes)
     with atomic_path(path) as aside, pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer:
-        while rows < limits.num_requests:
-            batch = _next_batch(remaining, limits.num_requests - rows)
+        written = _Written(writer, progress)
+        while written.rows < limits.num_requests:
+            batch = _next_batch(remaining, limits.num_requests - written.rows)
             if not batch:
-                raise _too_few(rows, limits, skipped)
+                break
             chosen = []
             for result in _encoded(batch, encoder, limits, seed):
                 if isinstance(result, Skipped):
@@ -134,19 +137,39 @@ def write_prompts(
                 else:
                     chosen.append(result)
             if chosen:
-                table = _table(chosen, rows)
-                writer.write_table(table)
-                digest.update(table)
-                rows += len(chosen)
-                prompt_lengths += table["prompt_tokens"].to_pylist()
-                output_lengths += table["reference_output_tokens"].to_pylist()
-                progress(len(chosen))
+                table = _table(chosen, written.rows)
+                written.add(table)
+                first += [table] * limits.reuse
+        reused = limits.num_requests - written.rows
+        if reused and not first:
+            raise _too_few(written.rows, limits, skipped)
+        while written.rows < limits.num_requests:
+            written.add(_again(pa.concat_tables(first), written.rows, limits.num_requests))
     return {
-        "rows": rows,
-        "sha256": digest.hexdigest(),
+        "rows": written.rows,
+        "reused": reused,
+        "sha256": written.digest.hexdigest(),
         "skipped": dict(sorted(skipped.items())),
-        **length_statistics(prompt_lengths, output_lengths),
+        **length_statistics(written.prompt_lengths, written.output_lengths),
     }
+
+
+class _Written:
+    """The rows written so far, and what the manifest says of them."""
+
+    def __init__(self, writer: pq.ParquetWriter, progress: Callable[[int], Any]) -> None:
+        self._writer, self._progress = writer, progress
+        self.digest, self.rows = Digest(), 0
+        self.prompt_lengths: list[int] = []
+        self.output_lengths: list[int | None] = []
+
+    def add(self, table: pa.Table) -> None:
+        self._writer.write_table(table)
+        self.digest.update(table)
+        self.rows += len(table)
+        self.prompt_lengths += table["prompt_tokens"].to_pylist()
+        self.output_lengths += table["reference_output_tokens"].to_pylist()
+        self._progress(len(table))
 
 
 def _next_batch(outcomes: Iterator[Outcome], wanted: int) -> list[Outcome]:
@@ -195,9 +218,20 @@ def _encoded(
                 yield Row(text, token_ids, tokens, outcome.source_id)
 
 
+def _again(table: pa.Table, rows: int, wanted: int) -> pa.Table:
+    """Return the first rows of a table under the names of the next requests."""
+    again = table.slice(0, wanted - rows)
+    names = pa.array(_request_ids(rows, len(again)), pa.string())
+    return again.set_column(0, SCHEMA.field("request_id"), names)
+
+
+def _request_ids(first: int, count: int) -> list[str]:
+    return [f"r{number:06d}" for number in range(first, first + count)]
+
+
 def _table(rows: list[Row], first: int) -> pa.Table:
     columns = [
-        [f"r{number:06d}" for number in range(first, first + len(rows))],
+        _request_ids(first, len(rows)),
         [row.prompt for row in rows],
         [row.token_ids for row in rows],
         [len(row.token_ids) for row in rows],
@@ -212,9 +246,14 @@ def _table(rows: list[Row], first: int) -> pa.Table:
 
 def _too_few(rows: int, limits: Limits, skipped: Counter[str]) -> DatasetError:
     reasons = ", ".join(f"{reason} ({count})" for reason, count in sorted(skipped.items()))
-    fewer = f"lower num_requests by {limits.num_requests - rows}" if rows else "check the source"
+    remedy = "check the source"
+    if rows:
+        remedy = (
+            f"lower num_requests by {limits.num_requests - rows}, set reuse_requests: true to use "
+            "requests more than once"
+        )
     return DatasetError(
         f"there are {rows} usable requests, but {limits.num_requests} are wanted (num_requests and "
-        f"the estimation samples); skipped: {reasons or 'none'}; {fewer}, or raise the limit that "
+        f"the estimation samples); skipped: {reasons or 'none'}; {remedy}, or raise the limit that "
         f"left requests out ({limits.longest} tokens)"
     )

@@ -110,7 +110,8 @@ def single_exit_distribution(
     p = _draw_probability(rng, termination_probability, p_standard_error, draws)
     times = _draw_times(rng, (alpha_p, alpha_d, beta_d), covariance, draws)
     found = [
-        optimal_threshold(n_slots, *drawn, "single_exit") for drawn in zip(p, *times.T, strict=True)
+        optimal_threshold(n_slots, probability, prefill, step, request, "single_exit")
+        for probability, (prefill, step, request) in zip(p, times, strict=True)
     ]
     return ThresholdDistribution(np.array(found))
 
