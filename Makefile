@@ -67,7 +67,7 @@ figures: setup   ## everything up to the figures
 	snakemake figures --cores $(CORES) $(ARGS)
 
 report: setup    ## everything up to the report
-	snakemake results/report.html --cores $(CORES) $(ARGS)
+	snakemake report --cores $(CORES) $(ARGS)
 
 clean:           ## remove results and logs, keep the environment
 	find results -mindepth 1 -not -name .gitkeep -delete

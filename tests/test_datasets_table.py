@@ -1,5 +1,6 @@
 """The table and the histograms over all datasets."""
 
+import json
 import runpy
 import sys
 
@@ -14,15 +15,21 @@ from pdswitch.datasets.prompts import limits_of, write_prompts
 from pdswitch.files import write_json
 from tokenizer_fixture import make_tokenizer
 
+NAMES = ("demo", "chats [a]", "few")
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """A folder of two datasets as the prompts stage leaves them."""
+    """A folder of three datasets as the prompts stage leaves them."""
     folder = tmp_path_factory.mktemp("results")
+    few = folder / "few.jsonl"
+    few.write_text("".join(json.dumps({"prompt": f"Count to {n}"}) + "\n" for n in range(3)))
+    own = {"kind": "custom", "custom_prompts": str(few)}
     encoder = Encoder(make_tokenizer())
     for name, values in {
         "demo": {"num_requests": 40, "max_input_tokens": 150},
         "chats [a]": {"kind": "synthetic", "num_requests": 30},
+        "few": own | {"num_requests": 7, "reuse_requests": True},
     }.items():
         options = dataset_options(name, values)
         found = write_prompts(
@@ -39,15 +46,16 @@ def results(tmp_path_factory):
 
 
 def test_table_and_figure(root, monkeypatch, capsys, results, tmp_path):
-    manifests = [str(results / name / "prompts.json") for name in ("demo", "chats [a]")]
+    manifests = [str(results / name / "prompts.json") for name in NAMES]
     script = str(root / "workflow/scripts/datasets_table.py")
     outputs = ["--table", str(tmp_path / "t.csv"), "--figure", str(tmp_path / "lengths")]
     monkeypatch.setattr(sys, "argv", [script, *manifests, *outputs])
     runpy.run_path(script, run_name="__main__")
 
     table = pd.read_csv(tmp_path / "t.csv").set_index("dataset")
-    assert list(table.index) == ["demo", "chats [a]"]
-    assert list(table["requests"]) == [40, 30]
+    assert list(table.index) == list(NAMES)
+    assert list(table["requests"]) == [40, 30, 7]
+    assert list(table["reused"]) == [0, 0, 4]
     assert table.loc["demo", "skipped"] > 0
     assert table.loc[["demo"], "output_mean"].isna().all()
     prompts = pd.read_parquet(results / "chats [a]/prompts.parquet")
@@ -59,6 +67,7 @@ def test_table_and_figure(root, monkeypatch, capsys, results, tmp_path):
     assert " 40 " in rows["demo"]
     assert "–" in rows["demo"]
     assert " 30 " in rows["chats [a] (synthetic)"]
+    assert "few: 4 requests are others used again; 3 differ" in printed
     assert "skipped: longer than max_input_tokens" in printed
     assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "lengths.pdf", "lengths.png"}
     assert (tmp_path / "lengths.png").stat().st_size > 5000

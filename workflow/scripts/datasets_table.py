@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def show(table: pd.DataFrame, manifests: dict[str, Any]) -> None:
-    """Print the table, and below it what was skipped and why."""
+    """Print the table, and below it what was used again, and what was skipped and why."""
     shown = Table(
         title="Datasets: lengths in tokens, Kolmogorov-Smirnov distance (KS) to geometric",
         box=SIMPLE,
@@ -79,6 +79,10 @@ def show(table: pd.DataFrame, manifests: dict[str, Any]) -> None:
     console = Console(width=max(Console().width, needed))
     console.print(shown)
     for name, manifest in manifests.items():
+        if manifest["reused"]:
+            once = manifest["rows"] - manifest["reused"]
+            again = f"{name}: {manifest['reused']} requests are others used again; {once} differ"
+            console.print(again, highlight=False, markup=False)
         for reason, count in manifest["skipped"].items():
             console.print(f"{name}: {count} skipped: {reason}", highlight=False, markup=False)
 

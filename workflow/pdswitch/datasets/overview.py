@@ -18,7 +18,7 @@ BINS = 40
 
 
 def overview(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return one row per dataset: requests, skipped records, lengths in tokens.
+    """Return one row per dataset: requests, repeated ones, skipped records, lengths in tokens.
 
     Args:
         manifests: contents of `prompts.json` by the dataset's name.
@@ -32,6 +32,7 @@ def _row(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "dataset": name,
         "kind": manifest["options"]["kind"],
         "requests": manifest["rows"],
+        "reused": manifest["reused"],
         "skipped": sum(manifest["skipped"].values()),
         **{f"input_{key}": manifest["prompt_tokens"][key] for key in STATISTICS},
         **{f"output_{key}": outputs.get(key) for key in STATISTICS},
