@@ -11,7 +11,7 @@ from typing import Any
 from pdswitch.engine.device import DeviceDirectory, EngineNote, write_note
 from pdswitch.engine.host import Host, Owners
 from pdswitch.engine.processes import start_time
-from pdswitch.engine.protocol import Progress, RunCommand, RunResult
+from pdswitch.engine.protocol import Notice, Progress, Report, RunCommand, RunResult
 
 KEY = "stand-in"
 
@@ -25,9 +25,15 @@ class StandInEngine:
         self.finished = 0
         self.aborted = 0
         self.shut_down = False
+        self.notices: list[str] = []
 
     def describe(self) -> dict[str, Any]:
         return {"pid": os.getpid()}
+
+    def self_check(self, report: Callable[[Report], None]) -> dict[str, Any]:
+        for text in self.notices:
+            report(Notice(text))
+        return {"warnings": self.notices}
 
     def run(self, command: RunCommand, progress: Callable[[Progress], None]) -> RunResult:
         if not command.requests:

@@ -407,5 +407,6 @@ def results_of(n_slots: int = 16, repeats: int = 3, dataset: str = "demo") -> di
             "model_digest": "ab" * 32,
             "cuda": None,
         },
+        "self_checks": {"checks": 3, "disturbed": 0, "worst": None},
         "devices": [{"name": "a made-up card", "ids": ["GPU-1"], "runs": 24, "blocks": [1, 2]}],
     }

@@ -205,6 +205,9 @@ def test_the_results_say_what_was_run_and_under_what_conditions(spec, runtime):
     # No NVIDIA driver is used by an engine on the CPU, whatever the machine has.
     assert facts["hardware"]["devices"] == []
     assert result.conditions["before"]["load_average"] >= 0
+    check = result.conditions["self_check"]
+    assert [step["batch_size"] for step in check["decode"]] == [1, 4]
+    assert all(step["median_s"] > 0 for step in check["decode"])
     assert result.conditions["after"]["devices"] == []
 
 

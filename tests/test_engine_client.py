@@ -103,6 +103,17 @@ def test_a_served_client_gets_its_runs(served, tmp_path):
         assert engine.run(command(3), lambda p: None).record == b"x" * 10
 
 
+def test_a_machine_that_is_not_quiet_is_said_before_the_run_and_kept_with_it(served, tmp_path):
+    said: list[str] = []
+    progress: list[object] = []
+    served.engine.notices = ["the machine is not quiet: …"]
+    with opened(tmp_path, said) as engine:
+        result = engine.run(command(3), progress.append)
+    assert said == served.engine.notices
+    assert len(progress) == 3
+    assert result.conditions["self_check"] == {"warnings": said}
+
+
 def test_a_run_over_its_time_is_given_up(served, tmp_path):
     with (
         opened(tmp_path, run_timeout_s=0.3) as engine,

@@ -85,6 +85,7 @@ def test_two_workers_serve_a_run_and_its_record_is_whole(tiny_model, tmp_path):
     with opened(spec, tmp_path) as engine:
         record = decode_record(engine.run(command(), lambda p: None).record)
         pid = engine.facts["pid"]
+        assert [worker["torch_threads"] for worker in engine.facts["workers"]] == [1, 1]
         # Host, watcher, core, two workers.
         assert len(group_of(pid)) >= 5
     assert sum(row.output_tokens for row in record.requests) == 30

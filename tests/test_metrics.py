@@ -1,5 +1,7 @@
 """Metrics and validity of a run that is short enough to be worked out by hand."""
 
+from copy import deepcopy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from pdswitch.metrics import (
 )
 from pdswitch.results import CURVE_POINTS, timeline, verdict_sentence
 from pdswitch.validity import rejections
+from synthetic_runs import ENGINE
 
 
 @pytest.fixture
@@ -55,6 +58,7 @@ def run():
         }
     )
     facts = {"policy": "fixed", "output_tokens": 8, "tokens_asked": 8, "n_slots": 2}
+    facts["engine"] = deepcopy(ENGINE)
     return steps, requests, facts
 
 
@@ -145,12 +149,39 @@ def test_a_valid_run_has_no_reason_against_it(run):
         (lambda s, r, f: s.__setitem__("cached_tokens", 3), "12 prompt tokens came from"),
         (lambda s, r, f: s.__setitem__("duration_s", 0.9), "add up to 3.600 s of 4.000 s"),
         (lambda s, r, f: r.__setitem__("finish_reason", "abort"), "4 requests were aborted"),
+        (
+            lambda s, r, f: f["engine"]["workers"][0].update(torch_threads=2),
+            "the engine had 2 torch threads, 1 asked for",
+        ),
+        (
+            lambda s, r, f: f["engine"]["workers"].append(ENGINE["workers"][0] | {"cores": 8}),
+            "the engine had 8 cores, 1 asked for",
+        ),
+        (
+            lambda s, r, f: f["engine"]["environment"].update(OMP_NUM_THREADS="2"),
+            "environment is not as asked for: OMP_NUM_THREADS; set variables under engine.env",
+        ),
+        (
+            lambda s, r, f: f["engine"]["environment"].pop("NCCL_DEBUG"),
+            "environment is not as asked for: NCCL_DEBUG",
+        ),
+        (
+            lambda s, r, f: f["engine"].pop("workers"),
+            "the record does not say which threads and environment the engine had",
+        ),
     ],
 )
 def test_every_fault_is_named_with_its_numbers(run, change, sentence):
     steps, requests, facts = run
     change(steps, requests, facts)
     assert any(sentence in reason for reason in rejections(steps, requests, facts, True))
+
+
+def test_where_vllm_decides_on_threads_any_number_counts(run):
+    steps, requests, facts = run
+    facts["engine"]["asked"] |= {"torch_threads": None, "cores": None}
+    facts["engine"]["workers"][0] |= {"torch_threads": 16, "cores": 16}
+    assert rejections(steps, requests, facts, True) == []
 
 
 def test_a_step_without_work_is_no_fault(run):

@@ -31,6 +31,7 @@ from synthetic import (
     termination_of,
     theory_of,
 )
+from synthetic_runs import ENGINE, QUIET
 
 PIXEL = b"\x89PNG made up"
 
@@ -189,11 +190,8 @@ class TestPage:
                 "rep": rep,
                 "started_at": started,
                 "drain": "eager",
-                "engine": {
-                    "vllm": "0",
-                    "max_num_batched_tokens": 2048,
-                    "hardware": {"cpu": "made up", "devices": []},
-                },
+                "engine": ENGINE,
+                "conditions": {"self_check": QUIET},
             }
             latencies = {name: {"p50": 0.1, "p95": 0.2, "p99": 0.3} for name in LATENCIES}
             metrics = {
@@ -344,6 +342,19 @@ class TestFiles:
             block["forced_refills"] = 30.0
         said = dict(wording.verdict_rows(results))["latency guard"]
         assert said == "max_hold_s forced 75.0 % of the refills before k"
+
+    def test_a_disturbed_machine_stands_beside_the_verdict(self):
+        results = results_of()
+        assert "machine" not in dict(wording.verdict_rows(results))
+        worst = {
+            "warnings": ["equal decode steps of 8 requests take 20.0 ms or 110.0 ms"],
+            "likely_cause": "other programs run on this machine",
+        }
+        results["self_checks"] = {"checks": 7, "disturbed": 2, "worst": worst}
+        assert dict(wording.verdict_rows(results))["machine"] == (
+            "not quiet in 2 of 7 self-checks: equal decode steps of 8 requests take 20.0 ms or "
+            "110.0 ms; likely cause: other programs run on this machine"
+        )
 
     def test_n_star_is_told_with_its_risk(self):
         results = results_of()

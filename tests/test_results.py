@@ -17,6 +17,7 @@ from pdswitch.files import read_json, write_json, write_parquet
 from pdswitch.results import dataset_results, load_run, run_rows
 from pdswitch.wording import headline, verdict_rows
 from synthetic_runs import (
+    QUIET,
     records_of,
     termination_of,
     termination_requests,
@@ -274,6 +275,18 @@ def test_a_block_on_two_devices_is_named(cell, theory):
     other = {"name": "a card", "ids": ["GPU-7"], "runs": 3, "blocks": [2, 3]}
     assert results["devices"] == [results["devices"][0], other]
     assert "blocks 2, 3 not all k" in dict(verdict_rows(results))["devices"]
+
+
+def test_self_checks_are_counted_and_the_worst_is_kept(cell, theory):
+    results = results_of(cell, theory)
+    assert results["self_checks"] == {"checks": 1, "disturbed": 0, "worst": None}
+    file = cell / "throughput/threshold=3/rep=2/run.json"
+    facts = read_json(file)
+    check = QUIET | {"checked_at": "later", "warnings": ["w"], "likely_cause": "c"}
+    write_json(file, facts | {"conditions": {"self_check": check}})
+    results = results_of(cell, theory)
+    assert results["self_checks"] == {"checks": 2, "disturbed": 1, "worst": check}
+    assert dict(verdict_rows(results))["machine"].startswith("not quiet in 1 of 2 self-checks: w")
 
 
 def test_the_scripts_write_every_file(aggregated):

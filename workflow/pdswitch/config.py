@@ -156,7 +156,9 @@ class EngineSettings(Strict):
         None, description="No compilation, no CUDA graphs. Default: true on the CPU only."
     )
     threads: int | None = Field(
-        None, ge=1, description="Cores of a CPU engine. Default: all but one."
+        None,
+        ge=1,
+        description="Cores of a CPU engine, dealt to its workers. Default: all but one.",
     )
     cuda_graph_sizes: list[int] | None = Field(
         None,
@@ -169,7 +171,9 @@ class EngineSettings(Strict):
         description="Further arguments of vllm.LLM, passed through; none that pdswitch sets.",
     )
     environment: dict[str, str] = Field(
-        default_factory=dict, description="Environment variables of the engine process."
+        default_factory=dict,
+        description="Environment variables of the engine process, on top of those that pass "
+        "(docs/engine.md). Thread numbers reach it from here only.",
     )
     idle_timeout_s: float = Field(
         600, gt=0, description="An engine without work leaves after this time."

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pdswitch.decomposition import decompose
 from pdswitch.devices import devices_of
+from pdswitch.disturbances import disturbances
 from pdswitch.files import read_json
 from pdswitch.metrics import run_metrics
 from pdswitch.statistics import (
@@ -164,6 +165,7 @@ def dataset_results(
         "degenerate": termination["degenerate"],
         "environment": runs[0].facts["engine"],
         "devices": devices_of([run.facts for run in runs]),
+        "self_checks": disturbances(run.facts for run in [*runs, online]),
     }
 
 

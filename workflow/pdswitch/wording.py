@@ -152,6 +152,7 @@ def verdict_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
         *_memory(results),
         *_latency_guard(results),
         *_several_devices(results),
+        *_disturbed(results),
     ]
 
 
@@ -199,6 +200,21 @@ def _several_devices(results: dict[str, Any]) -> list[tuple[str, str]]:
             "devices",
             f"in {'block' if len(blocks) == 1 else 'blocks'} {names} not all k ran on one device; "
             "delete the runs of those blocks to measure them again",
+        )
+    ]
+
+
+def _disturbed(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say whether the machine was quiet, where it was not."""
+    found = results["self_checks"]
+    if not found["disturbed"]:
+        return []
+    worst = found["worst"]
+    return [
+        (
+            "machine",
+            f"not quiet in {found['disturbed']} of {count(found['checks'], 'self-check')}: "
+            f"{'; '.join(worst['warnings'])}; likely cause: {worst['likely_cause']}",
         )
     ]
 

@@ -59,7 +59,11 @@ def main() -> None:
         facts = {
             "engine": engine.facts,
             "runs": len(runs),
-            "conditions": {"before": conditions[0]["before"], "after": conditions[-1]["after"]},
+            "conditions": {
+                "before": conditions[0]["before"],
+                "after": conditions[-1]["after"],
+                "self_check": conditions[0]["self_check"],
+            },
         }
         write_records(arguments.steps, pd.concat(frames, ignore_index=True))
         write_json(arguments.run, facts)

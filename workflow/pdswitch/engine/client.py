@@ -20,6 +20,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from pdswitch.engine.device import DeviceDirectory, EngineNote, Holder, read_note, write_note
+from pdswitch.engine.environment import engine_environment
 from pdswitch.engine.processes import HOST_MODULE, end_engine, start_time
 from pdswitch.engine.protocol import (
     SAY_PREFIX,
@@ -28,6 +29,7 @@ from pdswitch.engine.protocol import (
     Failure,
     FromHost,
     Hello,
+    Notice,
     Progress,
     ProtocolError,
     RunCommand,
@@ -61,10 +63,16 @@ class Engine:
     """A connection to the engine of one device. Made by `open_engine`."""
 
     def __init__(
-        self, connection: socket.socket, note: EngineNote, owner: Hello, run_timeout_s: float
+        self,
+        connection: socket.socket,
+        note: EngineNote,
+        owner: Hello,
+        run_timeout_s: float,
+        say: Say,
     ) -> None:
         self._connection = connection
         self._note = note
+        self._say = say
         self._run_timeout_s = run_timeout_s
         try:
             self.description: Description = self._ask(owner, HELLO_TIMEOUT_S)
@@ -112,9 +120,11 @@ class Engine:
                 # Zero would mean: do not wait at all.
                 self._connection.settimeout(max(deadline - time.monotonic(), 1e-3))
                 answer = receive(self._connection, FromHost)
-                if not isinstance(answer, Progress):
+                if isinstance(answer, Notice):
+                    self._say(answer.text)
+                elif not isinstance(answer, Progress):
                     break
-                if progress is not None:
+                elif progress is not None:
                     progress(answer)
                 if time.monotonic() > deadline:
                     raise TimeoutError
@@ -171,7 +181,7 @@ def open_engine(
             note = _start(spec, directory, owner, idle_timeout_s, log_folder, say)
             try:
                 connection = _await_ready(directory, note, owner, start_timeout_s, say)
-                engine = Engine(connection, note, owner, run_timeout_s)
+                engine = Engine(connection, note, owner, run_timeout_s, say)
             except BaseException:
                 _clear(directory, note)
                 raise
@@ -246,7 +256,7 @@ def _reuse(
             connection = _connect(directory)
             if connection is None:
                 connection = _await_ready(directory, note, owner, start_timeout_s, say)
-            return Engine(connection, note, owner, run_timeout_s)
+            return Engine(connection, note, owner, run_timeout_s, say)
         except EngineGoneError as error:
             say(f"starting anew: {str(error).partition('. ')[0]}")
     elif note.alive:
@@ -294,7 +304,7 @@ def _start(
         command += ["--owner-started", str(owner.owner_started)]
     source = str(Path(__file__).resolve().parents[2])
     paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | spec.environment
+    starter = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     say(f"starting the engine; its log is {log}")
     with log.open("wb") as output:
         # A session of its own: Ctrl-C ends the workflow, and the engine leaves by its own rules.
@@ -303,7 +313,7 @@ def _start(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=engine_environment(starter, spec.environment, spec.visible_devices),
             start_new_session=True,
         )
     # Named before it is ready: the next client must find it even if this one dies now.

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from pdswitch.engine.cores import default_threads, refuse_too_many
+from pdswitch.engine.environment import tuning
 from pdswitch.engine.spec import (
     EngineSpec,
     detect_device,
@@ -48,7 +50,8 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
     """Resolve all defaults.
 
     Raises:
-        ValueError: if the engine would be asked for a longer context than the model has.
+        ValueError: if the engine would be asked for a longer context than the model has, or for
+            cores that are not there.
     """
     device = detect_device() if options.device == "auto" else options.device
     on_cpu = device == "cpu"
@@ -66,6 +69,10 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
         separate_core = not on_cpu
     else:
         separate_core = not options.disable_multiprocessing
+    threads = None
+    if on_cpu:
+        threads = options.threads or default_threads(options.tensor_parallel_size)
+        refuse_too_many(threads, options.tensor_parallel_size)
     eager = on_cpu if options.enforce_eager is None else options.enforce_eager
     graphs = options.cuda_graph_sizes
     if graphs is None and not eager:
@@ -81,7 +88,7 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
         dtype=options.dtype,
         load_format=options.load_format,
         device=device,
-        threads=(options.threads or default_threads()) if on_cpu else None,
+        threads=threads,
         visible_devices="" if on_cpu else visible_devices(),
         tensor_parallel_size=options.tensor_parallel_size,
         gpu_memory_utilization=options.gpu_memory_utilization,
@@ -92,7 +99,7 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
         separate_core=separate_core,
         seed=options.seed,
         vllm_options=options.vllm_options,
-        environment=options.environment,
+        environment=tuning(os.environ) | options.environment,
         vllm_version=installed_vllm(),
         source_digest=source_digest(),
     )
@@ -119,11 +126,6 @@ def default_graph_sizes(n_slots: int) -> list[int]:
         sizes.add(size)
         size += max(8, (1 << size.bit_length()) // 32)
     return sorted(size for size in sizes if size <= largest)
-
-
-def default_threads() -> int:
-    """Return the cores a CPU engine uses by default: all but one, left to the workflow itself."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def resolve_max_model_len(options: EngineOptions, model: ModelManifest) -> int:

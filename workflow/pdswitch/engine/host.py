@@ -34,6 +34,7 @@ from pdswitch.engine.protocol import (
     Inbox,
     Progress,
     ProtocolError,
+    Report,
     RunCommand,
     RunResult,
     decode,
@@ -70,6 +71,9 @@ class ServedEngine(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Return facts for the results."""
+
+    def self_check(self, report: Callable[[Report], None]) -> dict[str, Any]:
+        """Return whether the machine is quiet; `report` as for a run."""
 
     def run(self, command: RunCommand, progress: Callable[[Progress], None]) -> RunResult:
         """Serve a run; what `progress` raises aborts it and comes out here."""
@@ -311,17 +315,18 @@ class Host:
         self._send(peer, self._description)
 
     def _run(self, peer: Peer, command: RunCommand) -> None:
-        def report(progress: Progress) -> None:
+        def report(message: Report) -> None:
             if peer.abandoned:
                 raise RunAbandonedError("its workflow has ended")
             # To a client that reads slowly, some of it may be lost.
             with contextlib.suppress(BlockingIOError):
                 try:
-                    peer.connection.send(encode(progress))
+                    peer.connection.send(encode(message))
                 except ConnectionError as error:
                     raise RunAbandonedError("its client has gone") from error
 
         try:
+            check = self._engine.self_check(report)
             result = self._engine.run(command, report)
         except RunAbandonedError as error:
             say(f"a run was aborted: {error}")
@@ -330,7 +335,8 @@ class Host:
             # The run was refused, or its record did not fit on the disk; the engine is well.
             self._send(peer, Failure(str(error)))
         else:
-            self._send_result(peer, result)
+            conditions = result.conditions | {"self_check": check}
+            self._send_result(peer, msgspec.structs.replace(result, conditions=conditions))
 
 
 def leave_in_order(*_: Any) -> None:
@@ -339,6 +345,16 @@ def leave_in_order(*_: Any) -> None:
     signal.alarm(round(STOP_TIMEOUT_S))
     say("leaving: asked to by SIGTERM")
     sys.exit(0)
+
+
+def undo_niceness() -> None:
+    """Run at the priority of a program that a shell starts, where the system allows it."""
+    if os.nice(0) <= 0:
+        return
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+    except PermissionError:
+        say(f"the engine runs at nice {os.nice(0)}: it gives way to other programs")
 
 
 def main() -> None:
@@ -352,6 +368,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, leave_in_order)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_group_with_this_process()
+    undo_niceness()
     directory = DeviceDirectory(arguments.directory.name, arguments.directory.parent)
     spec = msgspec.json.decode(directory.spec.read_bytes(), type=EngineSpec)
     owners = Owners()

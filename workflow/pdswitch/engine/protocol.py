@@ -14,7 +14,7 @@ from pdswitch.engine.processes import is_alive
 from pdswitch.policy import Policy
 
 # Of this protocol; counted up when a message changes its meaning.
-VERSION = 2
+VERSION = 3
 LENGTH = struct.Struct(">I")
 MAX_FRAME_BYTES = 1 << 30
 RECEIVE_BYTES = 1 << 20
@@ -82,6 +82,12 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     tokens: int
 
 
+class Notice(msgspec.Struct, frozen=True, tag="notice"):
+    """Sent before a run: a sentence for the person who waits for it."""
+
+    text: str
+
+
 class Output(msgspec.Struct, frozen=True):
     """What one request generated."""
 
@@ -96,7 +102,8 @@ class RunResult(msgspec.Struct, frozen=True, tag="result"):
     Attributes:
         record: see `pdswitch.record`.
         outputs: one per request, if they were asked for.
-        conditions: see `pdswitch.engine.hardware.conditions`; ``before`` and ``after`` the run.
+        conditions: see `pdswitch.engine.hardware.conditions`; ``before`` and ``after`` the run;
+            ``self_check`` before it, see `pdswitch.engine.self_check.judge`.
     """
 
     record: bytes
@@ -111,7 +118,8 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
 
 
 FromClient = Hello | RunCommand
-FromHost = Description | Progress | RunResult | Failure
+Report = Progress | Notice
+FromHost = Description | Report | RunResult | Failure
 
 
 class ProtocolError(ValueError):

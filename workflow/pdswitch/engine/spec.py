@@ -22,7 +22,11 @@ ENGINE_SOURCES = (
     "engine/protocol.py",
     "engine/processes.py",
     "engine/device.py",
+    "engine/environment.py",
+    "engine/cores.py",
+    "engine/worker.py",
     "engine/hardware.py",
+    "engine/self_check.py",
     "engine/vllm_engine.py",
     "engine/host.py",
     "files.py",
@@ -42,7 +46,7 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         dtype: as vLLM names it.
         load_format: ``auto``, or ``dummy`` for random weights of the same shapes.
         device: ``cpu`` or ``cuda``.
-        threads: CPU cores the engine may use; None for all.
+        threads: CPU cores of the engine, dealt to its workers; None leaves it to vLLM.
         visible_devices: CUDA_VISIBLE_DEVICES, empty for all.
         tensor_parallel_size: devices one model is spread over.
         gpu_memory_utilization: share of the device memory vLLM may take.
@@ -53,7 +57,8 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         separate_core: whether vLLM's engine core runs in a process of its own.
         seed: of vLLM's sampler.
         vllm_options: further arguments of `vllm.LLM`.
-        environment: environment variables of the engine process.
+        environment: environment variables that change how it computes; see
+            `pdswitch.engine.environment`.
         vllm_version: installed version.
         source_digest: digest of our own code in the engine process.
     """

@@ -6,20 +6,35 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from pdswitch.engine.cores import asked_of_workers, take_cores
+from pdswitch.engine.environment import published
 from pdswitch.engine.hardware import Hardware, load_nvml
-from pdswitch.engine.protocol import Output, Progress, Request, RunCommand, RunResult
+from pdswitch.engine.protocol import (
+    Notice,
+    Output,
+    Progress,
+    Report,
+    Request,
+    RunCommand,
+    RunResult,
+)
+from pdswitch.engine.self_check import STEPS, VALID_S, judge
 from pdswitch.engine.spec import EngineSpec
+from pdswitch.engine.worker import EXTENSION
 from pdswitch.policy import Controller, Policy
+from pdswitch.record import decode_record
 
 SCHEDULER = "pdswitch.scheduler.SwitchingScheduler"
 PROGRESS_INTERVAL_S = 0.2
 WARMUP_PROMPT_TOKENS = 64
 WARMUP_OUTPUT_TOKENS = 8
+CHECK_PROMPT_TOKENS = 16
 # Sampling options that a run has no use for, with the values that leave them off.
 NOT_FOR_RUNS: dict[str, Any] = {"n": 1, "logprobs": None, "prompt_logprobs": None}
 
@@ -34,6 +49,7 @@ class VllmEngine:
 
     def __init__(self, spec: EngineSpec, say: Callable[[str], None]) -> None:
         started = time.monotonic()
+        self._variables = published(os.environ)
         prepare_process(spec)
         say("importing vLLM")
         from vllm import LLM
@@ -47,6 +63,9 @@ class VllmEngine:
         self._engine = LLM(**llm_arguments(spec)).llm_engine
         say(f"warming up with a full wave of {spec.n_slots} requests")
         self._warm_up()
+        self._workers = self._engine.collective_rpc("worker_facts")
+        self._check: dict[str, Any] = {}
+        self._checked_s = float("-inf")
         self.load_s = time.monotonic() - started
 
     def _warm_up(self) -> None:
@@ -76,7 +95,6 @@ class VllmEngine:
             "torch": str(torch.__version__),
             "python": sys.version.split()[0],
             "device": torch.cuda.get_device_name(0) if cuda else "cpu",
-            "threads": torch.get_num_threads(),
             "cuda": torch.version.cuda if cuda else None,
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
             "max_model_len": config.model_config.max_model_len,
@@ -90,9 +108,54 @@ class VllmEngine:
             "seed": self.spec.seed,
             "vllm_options": self.spec.vllm_options,
             "source_digest": self.spec.source_digest,
+            # What it was asked to be, and what its processes are: `pdswitch.validity` compares.
+            "asked": {
+                "environment": published(self.spec.environment),
+                **asked_of_workers(self.spec),
+            },
+            "environment": self._variables,
+            "workers": self._workers,
             "hardware": self._hardware.identity(),
             "load_s": round(self.load_s, 2),
         }
+
+    def self_check(self, report: Callable[[Report], None]) -> dict[str, Any]:
+        """Return what `judge` says of equal decode steps, at most `VALID_S` old.
+
+        Args:
+            report: called as in `run`, and with a sentence if the machine is not quiet.
+        """
+        if time.monotonic() - self._checked_s > VALID_S:
+            durations = {size: self._decode_steps(size, report) for size in {1, self.spec.n_slots}}
+            found = judge(
+                durations, self._hardware.conditions(), self._workers, os.cpu_count() or 1
+            )
+            self._check = {"checked_at": datetime.now(UTC).isoformat(), **found}
+            self._checked_s = time.monotonic()
+            if found["warnings"]:
+                report(
+                    Notice(
+                        f"the machine is not quiet: {'; '.join(found['warnings'])}; likely cause: "
+                        f"{found['likely_cause']}"
+                    )
+                )
+        return self._check
+
+    def _decode_steps(self, size: int, progress: Callable[[Progress], None]) -> list[float]:
+        """Return the times of decode steps with so many requests, s."""
+        prompt_tokens = min(CHECK_PROMPT_TOKENS, self.spec.max_model_len // 2)
+        outputs = min(STEPS + 1, self.spec.max_model_len - prompt_tokens)
+        equal = [
+            Request(f"check-{i}", [100 + i % 100] * prompt_tokens, outputs, True)
+            for i in range(size)
+        ]
+        policy = Policy(kind="fixed", threshold=self.spec.n_slots)
+        result = self.run(RunCommand(policy, equal, {"temperature": 0.0}), progress)
+        return [
+            step.duration_s
+            for step in decode_record(result.record).steps
+            if step.decode_requests == size
+        ]
 
     def run(self, command: RunCommand, progress: Callable[[Progress], None]) -> RunResult:
         """Serve one run to its end.
@@ -179,22 +242,11 @@ class VllmEngine:
 
 
 def prepare_process(spec: EngineSpec) -> None:
-    """Set what vLLM reads from its process when it is imported."""
+    """Set what vLLM and torch read from their process when they are imported."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if spec.separate_core else "0"
-    if spec.threads is not None:
-        use_cores(spec.threads)
+    take_cores(spec, os.environ)
     # Usage reports would go to the network.
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-
-
-def use_cores(count: int) -> None:
-    """Keep this process, and with it torch and OpenMP, to its first `count` cores.
-
-    OpenMP threads wait for each other in a busy loop: if one of them shares its core with another
-    program, a step takes many times as long. OMP_NUM_THREADS alone does not keep vLLM to it.
-    """
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
-    os.environ["OMP_NUM_THREADS"] = str(count)
 
 
 def llm_arguments(spec: EngineSpec) -> dict[str, Any]:
@@ -212,6 +264,7 @@ def llm_arguments(spec: EngineSpec) -> dict[str, Any]:
         "enforce_eager": spec.enforce_eager,
         "seed": spec.seed,
         "scheduler_cls": SCHEDULER,
+        "worker_extension_cls": EXTENSION,
         # On, it would let every run after the first skip its prefill.
         "enable_prefix_caching": False,
         "disable_log_stats": True,

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from pdswitch.engine.worker import WorkerFacts
+
 EXTENSION = "pdswitch.profiling.device_clock.DeviceClock"
 
 
@@ -35,7 +37,7 @@ class DeviceStep(msgspec.Struct):
     host_end_s: float
 
 
-class DeviceClock:
+class DeviceClock(WorkerFacts):
     """Methods that vLLM adds to its worker; called through `collective_rpc`."""
 
     def start_device_clock(self) -> None:

@@ -1,0 +1,130 @@
+"""Whether a machine is quiet enough to measure on: one decode step, repeated at two batch sizes.
+
+The engine checks itself before a measurement. Equal steps should take equal times; where they do
+not, the machine is shared, held back, or the engine's threads are in each other's way.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median, pvariance, quantiles
+from typing import Any
+
+STEPS = 50
+FEWEST_STEPS = 10
+# A measurement that begins within this time of a check needs no other.
+VALID_S = 60.0
+# From the 10th to the 90th percentile, as a share of the median.
+LARGEST_SPREAD = 0.2
+# Each mode has at least this share of the steps: a few stalls are no mode.
+SMALLEST_MODE = 0.1
+SMALLEST_RATIO = 1.2
+# Distance of two modes in standard deviations. Two parts of 50 draws of one law (normal, uniform or
+# exponential) are further apart in less than 1 of 1,000 cases (tests/test_self_check.py).
+SMALLEST_DISTANCE = 6.0
+NARROWEST_MODE = 1e-3
+
+
+def judge(
+    durations_s: Mapping[int, Sequence[float]],
+    conditions: Mapping[str, Any],
+    workers: Sequence[Mapping[str, Any]],
+    machine_cores: int,
+) -> dict[str, Any]:
+    """Return what a self-check found.
+
+    Args:
+        durations_s: by batch size, the times of equal decode steps, s.
+        conditions: see `pdswitch.engine.hardware.Hardware.conditions`.
+        workers: facts of the workers, see `pdswitch.engine.worker.WorkerFacts`.
+        machine_cores: cores of the machine, which its load average counts for.
+
+    Returns:
+        `decode`: of each batch size `median_s`, `spread` and the two modes `modes_s` or None;
+        `load_average`; `warnings`, a sentence each; `likely_cause`, None without a warning.
+    """
+    load = conditions["load_average"]
+    decode = [
+        {"batch_size": size, **_described(times)}
+        for size, times in sorted(durations_s.items())
+        if len(times) >= FEWEST_STEPS
+    ]
+    warnings = [warning for step in decode if (warning := _warning(step))]
+    busy = load > machine_cores
+    if busy:
+        warnings.append(f"the load average is {load:.1f} on {machine_cores} cores")
+    cause = _likely_cause(conditions, workers, busy) if warnings else None
+    return {
+        "decode": decode,
+        "load_average": load,
+        "warnings": warnings,
+        "likely_cause": cause,
+    }
+
+
+def two_modes(durations_s: Sequence[float]) -> tuple[float, float] | None:
+    """Return the medians of two modes that the logarithms of these times fall into, or None.
+
+    The times are cut where the variance between the parts is largest (Otsu 1979,
+    doi:10.1109/TSMC.1979.4310076). The parts are modes if Ashman's D (Ashman, Bird and Zepf 1994,
+    doi:10.1086/117248) is at least `SMALLEST_DISTANCE`, and their ratio `SMALLEST_RATIO`.
+    """
+    times = sorted(durations_s)
+    logs, count = [math.log(time) for time in times], len(times)
+    fewest = max(1, math.ceil(SMALLEST_MODE * count))
+    cuts = range(fewest, count - fewest + 1)
+    if not cuts:
+        return None
+
+    def between(cut: int) -> float:
+        return cut * (count - cut) * (fmean(logs[cut:]) - fmean(logs[:cut])) ** 2
+
+    cut = max(cuts, key=between)
+    low, high = logs[:cut], logs[cut:]
+    width = max(NARROWEST_MODE, math.sqrt((pvariance(low) + pvariance(high)) / 2))
+    distance = fmean(high) - fmean(low)
+    if distance < max(math.log(SMALLEST_RATIO), SMALLEST_DISTANCE * width):
+        return None
+    return median(times[:cut]), median(times[cut:])
+
+
+def _described(times: Sequence[float]) -> dict[str, Any]:
+    tenths = quantiles(times, n=10, method="inclusive")
+    middle, modes = median(times), two_modes(times)
+    return {
+        "median_s": middle,
+        "spread": (tenths[-1] - tenths[0]) / middle,
+        "modes_s": list(modes) if modes else None,
+    }
+
+
+def _warning(step: Mapping[str, Any]) -> str | None:
+    size, modes = step["batch_size"], step["modes_s"]
+    steps = f"equal decode steps of {size} request{'s' if size > 1 else ''}"
+    if modes:
+        return f"{steps} take {1e3 * modes[0]:.1f} ms or {1e3 * modes[1]:.1f} ms"
+    if step["spread"] > LARGEST_SPREAD:
+        return f"{steps} differ by {100 * step['spread']:.0f} %"
+    return None
+
+
+def _likely_cause(
+    conditions: Mapping[str, Any], workers: Sequence[Mapping[str, Any]], busy: bool
+) -> str:
+    crowded = [w for w in workers if w["torch_threads"] > w["cores"]]
+    nice = max((worker["nice"] for worker in workers), default=0)
+    reasons = {
+        reason
+        for device in conditions["devices"]
+        for reason in device["throttle_reasons"] or []
+        if reason.endswith(("slowdown", "power_cap"))
+    }
+    if crowded:
+        threads, cores = crowded[0]["torch_threads"], crowded[0]["cores"]
+        return f"{threads} torch threads share {cores} core{'s' if cores > 1 else ''}"
+    if busy:
+        return "other programs run on this machine"
+    if nice > 0:
+        return f"the engine runs at nice {nice} and gives way to other programs"
+    if reasons:
+        return f"the device is held back ({', '.join(sorted(reasons))})"
+    return "another program or another guest of the host, or a clock that changes"

@@ -1,0 +1,21 @@
+"""What vLLM's workers say of themselves; vLLM mixes `WorkerFacts` into its worker class."""
+
+import os
+from typing import Any
+
+
+class WorkerFacts:
+    """A method that vLLM adds to its worker (``worker_extension_cls``)."""
+
+    def worker_facts(self) -> dict[str, Any]:
+        """Return threads of torch, number of cores the process may use, and its niceness."""
+        import torch
+
+        return {
+            "torch_threads": torch.get_num_threads(),
+            "cores": len(os.sched_getaffinity(0)),
+            "nice": os.nice(0),
+        }
+
+
+EXTENSION = f"{WorkerFacts.__module__}.{WorkerFacts.__qualname__}"
