@@ -194,6 +194,11 @@ def test_shipped_configs_are_valid_by_model_and_by_schema(root):
             jsonschema.validate(values, json.loads(json_schema()))
 
 
+@pytest.mark.parametrize("change", [{"batch_size": 1}, {"batch_size": 256}, {"dataset": "demo"}])
+def test_one_key_of_the_newcomer_s_config_may_be_changed_alone(root, change):
+    parse_config(yaml.safe_load((root / "config/config.yaml").read_text()) | change)
+
+
 def test_the_reference_s_defaults_suit_its_smaller_datasets(root):
     layers = [root / "config/config.yaml", root / "config/experiments/reference.yaml"]
     base, reference = (yaml.safe_load(layer.read_text()) for layer in layers)

@@ -20,10 +20,16 @@ def test_large_n_is_dense_around_k_star():
     assert 46 not in grid
 
 
+def test_a_coarse_grid_is_quarters_and_k_star():
+    assert k_grid("coarse", 16, 5) == [1, 4, 5, 8, 16]
+    assert k_grid("coarse", 2, 1) == [1, 2]
+    assert k_grid("coarse", 1, 1) == [1]
+
+
 @given(n_slots=st.integers(1, 300), data=st.data())
 def test_every_grid_holds_k_star_and_stays_in_range(n_slots, data):
     k_star = data.draw(st.integers(1, n_slots))
-    for wanted in ("reference", "all", [1]):
+    for wanted in ("reference", "coarse", "all", [1]):
         grid = k_grid(wanted, n_slots, k_star)
         assert grid == sorted(set(grid))
         assert k_star in grid

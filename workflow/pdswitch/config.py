@@ -29,7 +29,8 @@ class Strict(BaseModel):
 
 Lengths = Literal["replay", "natural", "dataset"]
 Grid = (
-    Literal["reference", "all"] | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    Literal["reference", "coarse", "all"]
+    | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 )
 
 
@@ -82,7 +83,8 @@ class DatasetSettings(Strict):
     k_grid: Grid = Field(
         "reference",
         description="Thresholds to measure: `reference` (N ≤ 32: odd k, k*, 1, N; larger N: every "
-        "second k in [k*/2, 2k*], every fifth outside, k*, 1, N), `all`, or a list.",
+        "second k in [k*/2, 2k*], every fifth outside, k*, 1, N), `coarse` (1, N/4, N/2, N, k*), "
+        "`all`, or a list.",
     )
     repeats: int = Field(3, ge=1, description="Blocks: every k is measured once in each.")
     drain: Literal["eager", "strict"] = Field(

@@ -1,5 +1,7 @@
 """Which thresholds are measured."""
 
+import math
+
 SMALL_N = 32
 
 
@@ -8,7 +10,8 @@ def k_grid(wanted: str | list[int], n_slots: int, k_star: int) -> list[int]:
 
     Args:
         wanted: ``reference`` (N ≤ 32: odd k, k*, 1 and N; larger N: every second k in
-            [k*/2, 2k*], every fifth outside, k*, 1 and N), ``all``, or a list.
+            [k*/2, 2k*], every fifth outside, k*, 1 and N), ``coarse`` (1, N/4, N/2, N and k*),
+            ``all``, or a list.
         n_slots: N.
         k_star: from the closed form.
 
@@ -22,6 +25,8 @@ def k_grid(wanted: str | list[int], n_slots: int, k_star: int) -> list[int]:
         chosen = set(wanted)
     elif wanted == "all":
         chosen = set(range(1, n_slots + 1))
+    elif wanted == "coarse":
+        chosen = {1, math.ceil(n_slots / 4), math.ceil(n_slots / 2), n_slots}
     elif n_slots <= SMALL_N:
         chosen = {*range(1, n_slots + 1, 2), 1, n_slots}
     else:
