@@ -12,9 +12,9 @@ from pdswitch.engine.client import EngineError
 from pdswitch.engine.configure import EngineOptions, make_spec
 from pdswitch.engine.spec import EngineSpec, source_digest
 from pdswitch.engine.vllm_engine import llm_arguments
-from pdswitch.model import ModelManifest
 from pdswitch.record import decode_record
 from test_engine import LONG, await_gone, command, engine_pids, group_of, opened
+from test_engine_cores import MODEL
 
 
 def spec_of(config: dict) -> EngineSpec:
@@ -27,18 +27,7 @@ def spec_of(config: dict) -> EngineSpec:
         "tensor_parallel_size": settings.tensor_parallel_size,
         "gpu_memory_utilization": settings.gpu_memory_utilization,
     }
-    model = ModelManifest(
-        name="m",
-        path="m",
-        revision=None,
-        digest="d",
-        architecture="a",
-        context_length=4096,
-        vocabulary_size=10,
-        weight_bytes=None,
-        kv_bytes_per_token=64,
-    )
-    return make_spec(msgspec.convert(json.loads(json.dumps(options)), EngineOptions), model)
+    return make_spec(msgspec.convert(json.loads(json.dumps(options)), EngineOptions), MODEL)
 
 
 @pytest.mark.parametrize("backend", ["mp", "ray"])
