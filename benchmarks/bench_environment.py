@@ -40,7 +40,8 @@ from pdswitch.record import decode_record
 
 # What Snakemake sets for every job; a clean shell has none of them.
 THREAD_VARIABLES = [
-    f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS", "GOTO", "NUMEXPR")
+    *(f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS", "GOTO", "NUMEXPR")),
+    "VECLIB_MAXIMUM_THREADS",
 ]
 DECODE_STEPS = 50
 DECODE_REPEATS = 3
@@ -68,13 +69,15 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {"shell": [], other: []}
     with tempfile.TemporaryDirectory(prefix="pds-") as folder, contextlib.ExitStack() as stack:
         folders = {name: Path(folder) / name.replace(" ", "-") for name in found}
+        processes = {}
         for name, own in folders.items():
-            stack.enter_context(started(arguments, own, name == "Snakemake job", name == other))
+            by_job = name == "Snakemake job"
+            processes[name] = stack.enter_context(started(arguments, own, by_job, name == other))
             print(f"{name}: {(own / 'workers').read_text()}", flush=True)
         for number in range(arguments.rounds):
             for name in found if number % 2 else reversed(found):
                 (folders[name] / "go").touch()
-                found[name].append(json.loads(awaited(folders[name] / "found")))
+                found[name].append(json.loads(awaited(folders[name] / "found", processes[name])))
     print_table(found)
     if arguments.output:
         arguments.output.write_text(json.dumps(found, indent=2))
@@ -83,7 +86,7 @@ def main() -> None:
 @contextlib.contextmanager
 def started(
     arguments: argparse.Namespace, folder: Path, by_job: bool, is_other: bool
-) -> Iterator[None]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """Start a measuring process with an engine of its own, and end both."""
     folder.mkdir()
     environment = {k: v for k, v in os.environ.items() if k not in THREAD_VARIABLES}
@@ -105,16 +108,16 @@ def started(
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
         try:
             awaited(folder / "workers", process)
-            yield
+            yield process
         finally:
             (folder / "stop").touch()
             process.wait()
 
 
-def awaited(file: Path, process: subprocess.Popen[bytes] | None = None) -> str:
+def awaited(file: Path, process: subprocess.Popen[bytes]) -> str:
     """Wait for a file, and take its content."""
     while not file.exists():
-        if process and process.poll() is not None:
+        if process.poll() is not None:
             sys.exit((file.parent / "log").read_text())
         time.sleep(POLL_S)
     text = file.read_text()

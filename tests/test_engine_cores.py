@@ -100,7 +100,7 @@ def test_on_a_gpu_vllm_decides_unless_the_user_does(affinity):
 
 
 def test_cores_that_are_not_there_are_refused(affinity):
-    with pytest.raises(ValueError, match="asks for 8 cores, but 7 can be used here; lower it"):
+    with pytest.raises(ValueError, match="need 8 cores, but 7 can be used here; lower engine"):
         refuse_too_many(8, 1)
     with pytest.raises(ValueError, match=r"is 4, but engine.threads is 3; every worker needs"):
         refuse_too_many(3, 4)
@@ -117,7 +117,7 @@ def test_by_default_one_core_is_left_to_the_workflow(affinity, workers, threads)
         tensor_parallel_size=workers,
     )
     assert make_spec(options, MODEL).threads == threads
-    with pytest.raises(ValueError, match="asks for 9 cores"):
+    with pytest.raises(ValueError, match="need 9 cores"):
         make_spec(msgspec.structs.replace(options, threads=9), MODEL)
 
 

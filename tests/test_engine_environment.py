@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdswitch.engine.environment import (
-    differences,
+    additions,
     engine_environment,
+    losses,
     published,
+    refuse_fields,
     tuning,
 )
 
@@ -72,20 +74,47 @@ def test_devices_are_named_by_the_spec_alone(visible):
 def test_an_engine_differs_by_what_was_asked_for_alone(starter, own):
     found = engine_environment(starter, own, "")
     assert own.items() <= found.items() | {("LC_ALL", own.get("LC_ALL"))}
-    assert differences(published(own), published(found)) == []
+    assert additions(published(own), published(found)) == []
+    assert losses(published(own), published(found)) == []
 
 
-def test_published_are_neither_secrets_nor_locations():
-    shell = SHELL | {"VLLM_API_KEY": "k", "NCCL_DEBUG": "INFO", "Aws_Secret": "s", "OTHER": "1"}
-    assert published(shell) == {
-        **dict.fromkeys(["Aws_Secret", *sorted(SHELL), "VLLM_API_KEY"]),
-        "NCCL_DEBUG": "INFO",
-        "OTHER": "1",
+def test_published_are_the_values_of_settings_alone():
+    shell = SHELL | {
+        "VLLM_API_KEY": "k",
+        "Aws_Secret": "s",
+        "DATABASE_URL": "postgres://me:pw@db",
+        "FLASHINFER_CUBINS_REPOSITORY": "https://me:pw@p/",
+        "GITHUB_PAT": "g",
     }
+    settings = {"NCCL_DEBUG": "INFO", "OMP_NUM_THREADS": "2", "VLLM_MAX_TOKENS_PER_EXPERT": "1"}
+    assert published(shell | settings) == dict.fromkeys(shell) | settings
+
+
+def test_secrets_of_the_shell_pass_and_are_no_part_of_the_engine():
+    shell = {"VLLM_API_KEY": "k", "NVIDIA_API_KEY": "n", "HF_TOKEN": "h"}
+    assert tuning(shell) == {}
+    found = engine_environment(shell, {}, "")
+    assert shell.items() <= found.items()
+    assert additions({}, published(found)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("CUDA_VISIBLE_DEVICES", "set it in the shell"),
+        ("VLLM_ENABLE_V1_MULTIPROCESSING", "set disable_multiprocessing"),
+    ],
+)
+def test_what_the_spec_has_as_a_field_is_set_there(name, remedy):
+    with pytest.raises(ValueError, match=f"may not set {name}; {remedy}"):
+        refuse_fields({name: "1"})
+    assert name not in tuning({name: "1"})
 
 
 def test_a_variable_too_many_too_few_or_changed_is_named():
     asked = {"NCCL_DEBUG": "INFO", "VLLM_A": "1", "VLLM_API_KEY": None}
     found = {"PATH": None, "NCCL_DEBUG": "WARN", "OMP_NUM_THREADS": "2"}
-    assert differences(asked, found) == ["NCCL_DEBUG", "OMP_NUM_THREADS", "VLLM_A", "VLLM_API_KEY"]
-    assert differences(asked, asked | {"HOME": None, "CUDA_VISIBLE_DEVICES": "0"}) == []
+    assert additions(asked, found) == ["OMP_NUM_THREADS"]
+    assert losses(asked, found) == ["NCCL_DEBUG", "VLLM_A", "VLLM_API_KEY"]
+    beside = {"HOME": None, "CUDA_VISIBLE_DEVICES": "0", "SHLVL": None, "PWD": None}
+    assert additions(asked, asked | beside) == losses(asked, asked | beside) == []

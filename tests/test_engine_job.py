@@ -3,12 +3,16 @@
 import argparse
 import contextlib
 import json
+from copy import deepcopy
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from pdswitch.engine import job
 from pdswitch.engine.client import EngineError
 from pdswitch.files import NoRoomError
+from synthetic_runs import ENGINE as FACTS
 
 ENGINE = json.dumps(
     {"n_slots": 2, "max_input_tokens": 10, "max_output_tokens": 10, "device": "cpu"}
@@ -35,12 +39,12 @@ def parse(model: str = "model.json") -> argparse.Namespace:
 @pytest.fixture
 def opened(monkeypatch):
     """What a job's engine is opened with; nothing is started."""
-    seen = {}
+    seen = {"engine": SimpleNamespace(facts=deepcopy(FACTS))}
 
     @contextlib.contextmanager
     def open_engine(spec, **options):
         seen.update(options, spec=spec)
-        yield "the engine"
+        yield seen["engine"]
 
     monkeypatch.setattr(job, "open_engine", open_engine)
     return seen
@@ -70,6 +74,21 @@ def test_errors_are_sentences(arguments, error, sentence):
     assert str(caught.value).startswith(sentence)
 
 
+def test_an_engine_that_is_not_as_asked_for_measures_nothing(arguments, opened):
+    opened["engine"].facts["environment"]["OMP_NUM_THREADS"] = "2"
+    said = pytest.raises(SystemExit, match="nobody asked for: OMP_NUM_THREADS")
+    with said, job.engine_of(arguments):
+        pytest.fail("it must not be used")
+
+
+def test_a_hidden_gpu_is_not_taken(arguments, monkeypatch):
+    arguments.engine = msgspec.structs.replace(arguments.engine, device="cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    said = pytest.raises(SystemExit, match=r"which hides all GPUs; unset it, or set engine\.device")
+    with said, job.engine_of(arguments):
+        pytest.fail("it must not be used")
+
+
 def test_how_long_an_engine_is_kept_and_waited_for_is_set_by_the_workflow(monkeypatch):
     monkeypatch.setenv("PDSWITCH_IDLE_TIMEOUT_S", "1.5")
     monkeypatch.setenv("PDSWITCH_START_TIMEOUT_S", "2.5")
@@ -80,6 +99,6 @@ def test_how_long_an_engine_is_kept_and_waited_for_is_set_by_the_workflow(monkey
 
 def test_the_job_s_limits_reach_the_engine(arguments, opened):
     with job.engine_of(arguments) as engine:
-        assert engine == "the engine"
+        assert engine is opened["engine"]
     assert opened["run_timeout_s"] == 86400
     assert opened["spec"].n_slots == 2

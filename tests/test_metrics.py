@@ -151,19 +151,19 @@ def test_a_valid_run_has_no_reason_against_it(run):
         (lambda s, r, f: r.__setitem__("finish_reason", "abort"), "4 requests were aborted"),
         (
             lambda s, r, f: f["engine"]["workers"][0].update(torch_threads=2),
-            "the engine had 2 torch threads, 1 asked for",
+            "the engine has 2 torch threads, 1 asked for",
         ),
         (
             lambda s, r, f: f["engine"]["workers"].append(ENGINE["workers"][0] | {"cores": 8}),
-            "the engine had 8 cores, 1 asked for",
+            "the engine has 8 cores, 1 asked for",
         ),
         (
             lambda s, r, f: f["engine"]["environment"].update(OMP_NUM_THREADS="2"),
-            "environment is not as asked for: OMP_NUM_THREADS; set variables under engine.env",
+            "the engine has variables that nobody asked for: OMP_NUM_THREADS",
         ),
         (
             lambda s, r, f: f["engine"]["environment"].pop("NCCL_DEBUG"),
-            "environment is not as asked for: NCCL_DEBUG",
+            "the engine lacks variables or has others' values: NCCL_DEBUG",
         ),
         (
             lambda s, r, f: f["engine"].pop("workers"),

@@ -356,6 +356,13 @@ class TestFiles:
             "110.0 ms; likely cause: other programs run on this machine"
         )
 
+    def test_threads_and_variables_of_the_engine_are_rows_and_no_secret_is_shown(self, template):
+        text = Page(render(template, [cell_of(results_of())], "{}")).text
+        assert "torch threads of each worker 1" in " ".join(text.split())
+        assert "variable NCCL_DEBUG WARN" in " ".join(text.split())
+        assert "variable VLLM_SECRET set" in " ".join(text.split())
+        assert "HOME" not in text
+
     def test_n_star_is_told_with_its_risk(self):
         results = results_of()
         assert "N*" not in dict(wording.verdict_rows(results))

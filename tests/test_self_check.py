@@ -77,13 +77,17 @@ def test_two_modes_are_said_with_both_times():
 @pytest.mark.parametrize(
     ("conditions", "worker", "cause"),
     [
-        ({"load_average": 2.6}, {}, "other programs run on this machine"),
+        (
+            {"load_average": 2.6},
+            {},
+            "other programs, or what ran just before, such as the start of the engine",
+        ),
         ({"load_average": 2.6}, {"torch_threads": 2}, "2 torch threads share 1 core"),
-        ({}, {"nice": 10}, "the engine runs at nice 10 and gives way to other programs"),
+        ({}, {"nice": 10}, "other programs go before an engine with a niceness"),
         (
             {"devices": [{"throttle_reasons": ["gpu_idle", "hw_thermal_slowdown"]}]},
             {},
-            "the device is held back (hw_thermal_slowdown)",
+            "the device lowers its clocks (hw_thermal_slowdown)",
         ),
         (
             {"devices": [{"throttle_reasons": None}]},
@@ -101,6 +105,18 @@ def test_a_load_above_the_cores_is_a_warning_of_its_own():
     found = judge({1: steps(0)}, QUIET | {"load_average": 2.14}, WORKERS, 2)
     assert found["warnings"] == ["the load average is 2.1 on 2 cores"]
     assert judge({1: steps(0)}, QUIET | {"load_average": 2.0}, WORKERS, 2)["warnings"] == []
+
+
+def test_a_niceness_is_a_warning_of_its_own():
+    found = judge({1: steps(0)}, QUIET, [WORKERS[0] | {"nice": 5}], 2)
+    assert found["warnings"] == ["the engine runs at nice 5"]
+
+
+def test_threads_that_vllm_binds_are_not_said_to_share_a_core():
+    found = judge(
+        {1: steps(1, noise=0.2)}, QUIET, [{"torch_threads": 3, "cores": None, "nice": 0}], 4
+    )
+    assert "torch threads" not in found["likely_cause"]
 
 
 def test_too_few_steps_say_nothing():

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from pdswitch.engine.environment import differences
+from pdswitch.engine.compliance import departures
 
 CLOCK_TOLERANCE = 0.05
 
@@ -56,25 +56,4 @@ def rejections(
     wall, summed = float(steps["done_s"].iloc[-1]), float(steps["duration_s"].sum())
     if abs(summed - wall) > CLOCK_TOLERANCE * wall:
         reasons.append(f"step times add up to {summed:.3f} s of {wall:.3f} s on the clock")
-    return reasons + engine_rejections(facts["engine"])
-
-
-def engine_rejections(engine: dict[str, Any]) -> list[str]:
-    """Return in what an engine was not what its spec asks for, one sentence each.
-
-    Args:
-        engine: facts of the engine, from `run.json`.
-    """
-    if "workers" not in engine:
-        return ["the record does not say which threads and environment the engine had"]
-    asked, reasons = engine["asked"], []
-    for name, words in (("torch_threads", "torch threads"), ("cores", "cores")):
-        found = {worker[name] for worker in engine["workers"]} - {asked[name]}
-        if asked[name] is not None and found:
-            reasons.append(f"the engine had {max(found)} {words}, {asked[name]} asked for")
-    if disturbed := differences(asked["environment"], engine["environment"]):
-        reasons.append(
-            f"the engine's environment is not as asked for: {', '.join(disturbed)}; set variables "
-            "under engine.environment"
-        )
-    return reasons
+    return reasons + departures(facts["engine"])

@@ -297,7 +297,8 @@ def _start(
     log = log_folder.absolute() / log_name(spec.key())
     write_note(directory.spec, spec)
     directory.socket.unlink(missing_ok=True)
-    command = [sys.executable, "-m", HOST_MODULE, "--directory", str(directory.path)]
+    # -P: a module in the workflow's folder must not stand in for one of the environment.
+    command = [sys.executable, "-P", "-m", HOST_MODULE, "--directory", str(directory.path)]
     command += ["--idle-timeout-s", str(idle_timeout_s)]
     if owner.owner_pid is not None:
         command += ["--owner-pid", str(owner.owner_pid)]

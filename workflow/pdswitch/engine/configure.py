@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 from pdswitch.engine.cores import default_threads, refuse_too_many
-from pdswitch.engine.environment import tuning
+from pdswitch.engine.environment import DEVICES, refuse_fields, tuning
 from pdswitch.engine.spec import (
     EngineSpec,
     detect_device,
@@ -51,10 +51,15 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
 
     Raises:
         ValueError: if the engine would be asked for a longer context than the model has, or for
-            cores that are not there.
+            cores or devices that are not there.
     """
     device = detect_device() if options.device == "auto" else options.device
     on_cpu = device == "cpu"
+    refuse_fields(options.environment)
+    if not on_cpu and os.environ.get(DEVICES) == "":
+        raise ValueError(
+            f"{DEVICES} is set and empty, which hides all GPUs; unset it, or set engine.device: cpu"
+        )
     max_model_len = resolve_max_model_len(options, model)
     blocks = options.num_kv_blocks
     if blocks is None and on_cpu:

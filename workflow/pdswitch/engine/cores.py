@@ -1,7 +1,7 @@
 """The cores of an engine on the CPU.
 
-OpenMP threads wait for each other in a busy loop: if one of them shares its core with another
-thread, a step takes many times as long. So every worker gets cores of its own, one thread on each.
+OpenMP threads wait for each other in a busy loop. A step takes many times as long if one of them
+shares its core. So every worker gets cores of its own, one thread on each.
 """
 
 import os
@@ -33,8 +33,8 @@ def refuse_too_many(threads: int, workers: int) -> None:
     available = available_cores()
     if threads > available:
         raise ValueError(
-            f"engine.threads or tensor_parallel_size asks for {threads} cores, but {available} can "
-            "be used here; lower it"
+            f"the engine would need {threads} cores, but {available} can be used here; lower "
+            "engine.threads, or tensor_parallel_size"
         )
     if threads < workers:
         raise ValueError(
@@ -54,7 +54,7 @@ def take_cores(spec: EngineSpec, environment: MutableMapping[str, str]) -> None:
         return
     cores = sorted(os.sched_getaffinity(0))
     if _has_worker_processes(spec):
-        # vLLM binds the threads itself. Scheduler and front end use the cores that are left.
+        # vLLM binds the threads itself; scheduler and front end may run anywhere.
         each, workers = _share(spec), range(spec.tensor_parallel_size)
         shares = [cores[worker * each : (worker + 1) * each] for worker in workers]
         binding = "|".join(",".join(map(str, share)) for share in shares)

@@ -354,7 +354,7 @@ def undo_niceness() -> None:
     try:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     except PermissionError:
-        say(f"the engine runs at nice {os.nice(0)}: it gives way to other programs")
+        say(f"the engine runs at nice {os.nice(0)}; other programs go before it")
 
 
 def main() -> None:
@@ -367,8 +367,8 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, leave_in_order)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_group_with_this_process()
     undo_niceness()
+    end_group_with_this_process()
     directory = DeviceDirectory(arguments.directory.name, arguments.directory.parent)
     spec = msgspec.json.decode(directory.spec.read_bytes(), type=EngineSpec)
     owners = Owners()

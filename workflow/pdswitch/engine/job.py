@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tqdm import tqdm
 
 from pdswitch.engine.client import RUN_TIMEOUT_S, Engine, EngineError, open_engine
+from pdswitch.engine.compliance import departures
 from pdswitch.engine.configure import EngineOptions, make_spec
 from pdswitch.model import ModelManifest
 
@@ -63,13 +65,16 @@ def engine_of(arguments: argparse.Namespace) -> Iterator[Engine]:
             log_folder=arguments.engine_logs,
             say=_say,
         ) as engine:
+            if reasons := departures(engine.facts):
+                raise EngineError("; ".join(reasons))
             yield engine
     except (EngineError, ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"error: {error}")
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    # Above the progress bar, if there is one.
+    tqdm.write(line, file=sys.stderr)
 
 
 def _json_as(kind: Any) -> Any:

@@ -1,7 +1,7 @@
 """Whether a machine is quiet enough to measure on: one decode step, repeated at two batch sizes.
 
 The engine checks itself before a measurement. Equal steps should take equal times; where they do
-not, the machine is shared, held back, or the engine's threads are in each other's way.
+not, other programs use the cores, a clock changes, or threads share a core.
 """
 
 import math
@@ -10,9 +10,12 @@ from statistics import fmean, median, pvariance, quantiles
 from typing import Any
 
 STEPS = 50
+# The first steps after a pause are slower, until the clocks have risen.
+SETTLING_STEPS = 5
 FEWEST_STEPS = 10
-# A measurement that begins within this time of a check needs no other.
+# How long a check holds: this time, or so many times as long as the check took.
 VALID_S = 60.0
+VALID_COSTS = 20.0
 # From the 10th to the 90th percentile, as a share of the median.
 LARGEST_SPREAD = 0.2
 # Each mode has at least this share of the steps: a few stalls are no mode.
@@ -52,7 +55,10 @@ def judge(
     busy = load > machine_cores
     if busy:
         warnings.append(f"the load average is {load:.1f} on {machine_cores} cores")
-    cause = _likely_cause(conditions, workers, busy) if warnings else None
+    nice = max((worker["nice"] for worker in workers), default=0)
+    if nice > 0:
+        warnings.append(f"the engine runs at nice {nice}")
+    cause = _likely_cause(conditions, workers, busy, nice) if warnings else None
     return {
         "decode": decode,
         "load_average": load,
@@ -108,10 +114,9 @@ def _warning(step: Mapping[str, Any]) -> str | None:
 
 
 def _likely_cause(
-    conditions: Mapping[str, Any], workers: Sequence[Mapping[str, Any]], busy: bool
+    conditions: Mapping[str, Any], workers: Sequence[Mapping[str, Any]], busy: bool, nice: int
 ) -> str:
-    crowded = [w for w in workers if w["torch_threads"] > w["cores"]]
-    nice = max((worker["nice"] for worker in workers), default=0)
+    crowded = [w for w in workers if w["cores"] and w["torch_threads"] > w["cores"]]
     reasons = {
         reason
         for device in conditions["devices"]
@@ -122,9 +127,9 @@ def _likely_cause(
         threads, cores = crowded[0]["torch_threads"], crowded[0]["cores"]
         return f"{threads} torch threads share {cores} core{'s' if cores > 1 else ''}"
     if busy:
-        return "other programs run on this machine"
+        return "other programs, or what ran just before, such as the start of the engine"
     if nice > 0:
-        return f"the engine runs at nice {nice} and gives way to other programs"
+        return "other programs go before an engine with a niceness"
     if reasons:
-        return f"the device is held back ({', '.join(sorted(reasons))})"
+        return f"the device lowers its clocks ({', '.join(sorted(reasons))})"
     return "another program or another guest of the host, or a clock that changes"

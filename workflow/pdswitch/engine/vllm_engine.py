@@ -24,7 +24,7 @@ from pdswitch.engine.protocol import (
     RunCommand,
     RunResult,
 )
-from pdswitch.engine.self_check import STEPS, VALID_S, judge
+from pdswitch.engine.self_check import SETTLING_STEPS, STEPS, VALID_COSTS, VALID_S, judge
 from pdswitch.engine.spec import EngineSpec
 from pdswitch.engine.worker import EXTENSION
 from pdswitch.policy import Controller, Policy
@@ -64,8 +64,11 @@ class VllmEngine:
         say(f"warming up with a full wave of {spec.n_slots} requests")
         self._warm_up()
         self._workers = self._engine.collective_rpc("worker_facts")
+        if spec.threads is not None and asked_of_workers(spec)["cores"] is None:
+            # vLLM binds each thread by itself: the cores of one say nothing of the worker's.
+            self._workers = [worker | {"cores": None} for worker in self._workers]
         self._check: dict[str, Any] = {}
-        self._checked_s = float("-inf")
+        self._check_valid_until_s = float("-inf")
         self.load_s = time.monotonic() - started
 
     def _warm_up(self) -> None:
@@ -120,18 +123,21 @@ class VllmEngine:
         }
 
     def self_check(self, report: Callable[[Report], None]) -> dict[str, Any]:
-        """Return what `judge` says of equal decode steps, at most `VALID_S` old.
+        """Return what `judge` says of equal decode steps, as long as it is valid.
 
         Args:
             report: called as in `run`, and with a sentence if the machine is not quiet.
         """
-        if time.monotonic() - self._checked_s > VALID_S:
-            durations = {size: self._decode_steps(size, report) for size in {1, self.spec.n_slots}}
+        started = time.monotonic()
+        if started > self._check_valid_until_s:
+            sizes = sorted({1, self.spec.n_slots})
+            durations = {size: self._decode_steps(size, report) for size in sizes}
             found = judge(
                 durations, self._hardware.conditions(), self._workers, os.cpu_count() or 1
             )
             self._check = {"checked_at": datetime.now(UTC).isoformat(), **found}
-            self._checked_s = time.monotonic()
+            ended = time.monotonic()
+            self._check_valid_until_s = ended + max(VALID_S, VALID_COSTS * (ended - started))
             if found["warnings"]:
                 report(
                     Notice(
@@ -141,21 +147,20 @@ class VllmEngine:
                 )
         return self._check
 
-    def _decode_steps(self, size: int, progress: Callable[[Progress], None]) -> list[float]:
+    def _decode_steps(self, size: int, report: Callable[[Report], None]) -> list[float]:
         """Return the times of decode steps with so many requests, s."""
         prompt_tokens = min(CHECK_PROMPT_TOKENS, self.spec.max_model_len // 2)
-        outputs = min(STEPS + 1, self.spec.max_model_len - prompt_tokens)
+        outputs = min(SETTLING_STEPS + STEPS + 1, self.spec.max_model_len - prompt_tokens)
         equal = [
             Request(f"check-{i}", [100 + i % 100] * prompt_tokens, outputs, True)
             for i in range(size)
         ]
         policy = Policy(kind="fixed", threshold=self.spec.n_slots)
-        result = self.run(RunCommand(policy, equal, {"temperature": 0.0}), progress)
-        return [
-            step.duration_s
-            for step in decode_record(result.record).steps
-            if step.decode_requests == size
-        ]
+        command = RunCommand(policy, equal, {"temperature": 0.0})
+        # The client counts the requests of its own run only.
+        record = decode_record(self.run(command, lambda _: report(Progress(0, 0))).record)
+        steps = [step.duration_s for step in record.steps if step.decode_requests == size]
+        return [duration for duration in steps[SETTLING_STEPS:] if duration > 0]
 
     def run(self, command: RunCommand, progress: Callable[[Progress], None]) -> RunResult:
         """Serve one run to its end.
