@@ -17,7 +17,7 @@ from pdswitch.engine.environment import (
     tuning,
 )
 
-SHELL = {"PATH": "/bin", "HOME": "/home/me", "HF_TOKEN": "hf_1", "https_proxy": "http://me:pw@p"}
+SHELL = {"PATH": "/bin", "HOME": "/me", "HF_TOKEN": "hf_1", "https_proxy": "http://me:pw@p"}
 names = st.from_regex(r"[A-Z][A-Z_]{0,20}", fullmatch=True)
 
 
