@@ -102,7 +102,9 @@ def table(folder: Path, n_slots: int, rounds: int) -> None:
     }
     blocks = n_slots * 40
     schedulers = {
-        name: make_scheduler(kind, folder, n_slots, blocks=blocks)
+        name: make_scheduler(
+            kind, folder, n_slots, blocks=blocks, additional={"pdswitch": {"trusted": True}}
+        )
         for name, (kind, _) in variants.items()
     }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}

@@ -48,7 +48,7 @@ class Server:
             enable_prefix_caching=True,
             disable_log_stats=True,
             scheduling_policy="priority",
-            additional_config={"pdswitch": {"record_folder": str(folder)}},
+            additional_config={"pdswitch": {"allow_orders": True, "record_folder": str(folder)}},
             scheduler_cls="pdswitch.scheduler.SwitchingScheduler",
         ).llm_engine
         self.core = self.engine.engine_core.engine_core
@@ -90,8 +90,8 @@ class Server:
 
     def order(self, name: str, requests: int, policy: dict[str, Any] | None = None, **more: Any):
         """An order whose record is kept under this name."""
-        path = str(self.folder / f"{name}.record")
-        return {"policy": policy or FIXED, "requests": requests, "record_path": path, **more}
+        fields = {"policy": policy or FIXED, "requests": requests}
+        return fields | {"record_path": f"{name}.record"} | more
 
     def step(self, count: int = 1) -> None:
         for _ in range(count):
@@ -171,12 +171,22 @@ def run_abandoned_midway(server: Server) -> Any:
 
 
 def run_replaced_midway(server: Server) -> Any:
-    """Another run is ordered while one is in progress: its requests are served out under it."""
+    """An order follows one without a record: its run serves the other's requests too."""
     for i in range(6):
-        server.add(f"a{i}", 20, order=server.order("replaced", 6) if i == 0 else None)
+        server.add(f"a{i}", 20, order={"policy": FIXED, "requests": 6} if i == 0 else None)
     server.step(5)
     for i in range(10):
         server.add(f"b{i}", 6, order=server.order("replacing", 10) if i == 0 else None)
+    return server.serve()
+
+
+def order_during_a_recorded_run(server: Server) -> Any:
+    """A run is ordered while one is in progress whose record somebody awaits."""
+    for i in range(6):
+        server.add(f"a{i}", 20, order=server.order("undisturbed", 6) if i == 0 else None)
+    server.step(5)
+    for i in range(4):
+        server.add(f"b{i}", 6, order=server.order("disturbing", 4) if i == 0 else None)
     return server.serve()
 
 
@@ -201,9 +211,9 @@ def run_among_other_requests(server: Server) -> Any:
 
 
 def record_cannot_be_written(server: Server) -> Any:
-    """The folder of the record is gone when the run ends."""
-    order = {"policy": FIXED, "requests": 2, "record_path": str(server.folder / "gone/x.record")}
-    server.add("r0", order=order)
+    """A folder lies where the record should go."""
+    (server.folder / "in_the_way.record").mkdir()
+    server.add("r0", order=server.order("in_the_way", 2))
     server.add("r1")
     return server.serve()
 
@@ -219,6 +229,23 @@ def stop_strings(server: Server) -> Any:
     return server.serve()
 
 
+def hang_ups(server: Server) -> Any:
+    """Clients hang up: without stop strings, with one that never comes, and before it may count."""
+    table = {"p_edges": [0.05], "thresholds": [2, 6]}
+    policy = {"kind": "adaptive", "threshold": 2, "table": table, "update_interval": 1}
+    order = server.order("hang_ups", 8, policy)
+    letters = [chr(letter) for letter in range(33, 127)]
+    ways = [{}, {"stop": ["never said"]}, {"stop": letters, "min_tokens": 100}]
+    for i in range(6):
+        way = ways[i % 3] | {"detokenize": True}
+        server.add(f"gone{i}", 200, order=order if i == 0 else None, **way)
+    server.add("served0", 30)
+    server.add("served1", 30)
+    server.step(20)
+    server.abort(*[f"gone{i}" for i in range(6)])
+    return server.serve()
+
+
 def parallel_sampling(server: Server) -> Any:
     """n = 4 makes four requests of one, each with the order of the first."""
     options = {"n": 4, "temperature": 1.0, "seed": 1}
@@ -230,7 +257,7 @@ def parallel_sampling(server: Server) -> Any:
 
 def orders_with_every_request(server: Server) -> Any:
     """Every request carries the same order, as JSON text, as clients over HTTP do."""
-    text = json.dumps(server.order("every_request", 20) | {"record_path": "every_request.record"})
+    text = json.dumps(server.order("every_request", 20))
     for i in range(20):
         server.add(f"r{i}", 4 + i % 7, order=text)
     return server.serve()
@@ -247,6 +274,11 @@ def bad_orders(server: Server) -> Any:
     server.add("no_requests", order={"policy": FIXED, "requests": 0})
     foreign = {"policy": FIXED, "record_path": str(server.folder / "foreign.record")}
     server.add("foreign_path", order=json.dumps(foreign))
+    server.add("foreign_path_in_a_mapping", order=foreign)
+    server.add("too_many", order={"policy": FIXED, "requests": 1_000_000_000})
+    server.add("too_long", order=json.dumps({"policy": FIXED}) + " " * 70_000)
+    server.add("wide_window", order={"policy": FIXED | {"window": 2**63}})
+    server.add("nul", order={"policy": FIXED, "record_path": "x\0y"})
     server.add("good1", 5)
     return server.serve()
 
@@ -410,7 +442,7 @@ def refusals(server: Server) -> Any:
     """The sentences with which vLLM configurations are refused at start."""
     from copy import copy
 
-    from pdswitch.compatibility import refuse_unsupported
+    from pdswitch.compatibility import read_options
 
     def sentence(part: str | None, **changes: Any) -> str:
         config = copy(server.engine.vllm_config)
@@ -420,13 +452,16 @@ def refusals(server: Server) -> Any:
         if part is not None:
             object.__setattr__(config, part, changed)
         try:
-            refuse_unsupported(config)
+            read_options(config)
         except ValueError as error:
             return str(error)
         return "accepted"
 
+    too_high = {"pdswitch": {"policy": {"kind": "fixed", "threshold": N_SLOTS + 1}}}
     return {
         "nothing": sentence(None),
+        "setting": sentence(None, additional_config={"pdswitch": {"polcy": {}}}),
+        "slots": sentence(None, additional_config=too_high),
         "pipeline": sentence("parallel_config", pipeline_parallel_size=2),
         "speculative": sentence(None, speculative_config=object()),
         "kv_transfer": sentence(None, kv_transfer_config=object()),
@@ -486,9 +521,11 @@ SCENARIOS = [
     incomplete_run,
     run_abandoned_midway,
     run_replaced_midway,
+    order_during_a_recorded_run,
     run_among_other_requests,
     record_cannot_be_written,
     stop_strings,
+    hang_ups,
     parallel_sampling,
     orders_with_every_request,
     bad_orders,

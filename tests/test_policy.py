@@ -68,12 +68,12 @@ def test_table_lookup_equals_searchsorted(edges, p):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"threshold": 0}, "threshold must be at least 1, got 0"),
-        ({"window": 0}, "window must be at least 1, got 0"),
+        ({"threshold": 0}, "threshold must be from 1 to 2147483647, got 0"),
+        ({"window": 0}, "window must be from 1 to 100000, got 0"),
         ({"max_hold_s": 0.0}, "max_hold_s must be above 0, got 0.0; leave it out"),
-        ({"update_interval": 0}, "update_interval must be at least 1, got 0"),
+        ({"update_interval": 0}, "update_interval must be from 1 to 2147483647, got 0"),
         ({"smoothing": 0.0}, r"smoothing must be in \(0, 1\], got 0.0"),
-        ({"initial_probability": 0.0}, r"initial_probability must be in \(0, 1\], got 0.0"),
+        ({"initial_probability": 0.0}, r"initial_probability must be from 1e-09 to 1, got 0.0"),
         ({"initial_probability": float("nan")}, "initial_probability must be"),
         ({"kind": "adaptive"}, "needs a table"),
     ],

@@ -107,7 +107,18 @@ def test_a_run_ordered_while_another_is_served_takes_over(played):
     outputs = lengths(played["run_replaced_midway"])
     assert outputs == {f"a{i}": [20] for i in range(6)} | {f"b{i}": [6] for i in range(10)}
     assert len(played.record("replacing").requests) == 10
-    assert not played.wrote("replaced")
+
+
+def test_an_order_does_not_spoil_the_record_of_another_client(played):
+    outputs = played["order_during_a_recorded_run"]
+    assert outputs.pop("b0")[0]["reason"] == "error"
+    assert lengths(outputs) == {f"a{i}": [20] for i in range(6)} | {
+        f"b{i}": [6] for i in range(1, 4)
+    }
+    record = played.record("undisturbed")
+    assert [row.output_tokens for row in record.requests] == [20] * 6
+    assert not played.wrote("disturbing")
+    assert "order again when it has ended" in (played.folder / "log").read_text()
 
 
 def test_a_run_among_other_people_s_requests_is_its_own_and_stops_nobody(played):
@@ -137,6 +148,14 @@ def test_stop_strings_are_endings_to_the_adaptive_policy(played):
     assert record.history[-1].threshold == 6
 
 
+def test_a_client_that_hangs_up_is_no_completion(played):
+    outputs = played["hang_ups"]
+    assert lengths(outputs) == {"served0": [30], "served1": [30]}
+    record = played.record("hang_ups")
+    assert sum(row.finish_reason == "abort" for row in record.requests) == 6
+    assert [update.completions for update in record.history] == [1, 2]
+
+
 def test_every_answer_of_a_request_with_n_above_one_is_a_request_of_the_run(played):
     assert lengths(played["parallel_sampling"]) == {f"r{i}": [6 + i] * 4 for i in range(4)}
     record = played.record("parallel_sampling")
@@ -155,6 +174,7 @@ def test_equal_orders_are_one_run(played):
 def test_a_bad_order_ends_its_request_with_an_error_and_nothing_else(played):
     outputs = played["bad_orders"]
     bad = {"no_json", "no_mapping", "no_policy", "too_large", "no_requests", "foreign_path"}
+    bad |= {"foreign_path_in_a_mapping", "too_many", "too_long", "wide_window", "nul"}
     assert {name for name, (one,) in outputs.items() if one["reason"] == "error"} == bad
     assert lengths({name: outputs[name] for name in ("good0", "good1")}) == {
         "good0": [20],
@@ -162,9 +182,13 @@ def test_a_bad_order_ends_its_request_with_an_error_and_nothing_else(played):
     }
     log = (played.folder / "log").read_text()
     assert "threshold 9 exceeds the 8 slots of this engine" in log
-    assert "no order of a run: requests must be at least 1, got 0" in log
+    assert "no order of a run: requests must be from 1 to 2147483647, got 0" in log
+    assert "a run has at most 10000 requests on this server" in log
+    assert "an order has at most 65536 characters" in log
+    assert "window must be from 1 to 100000, got 9223372036854775808" in log
+    assert "record_path is no path" in log
     # A client over HTTP must not have files written where it likes.
-    assert "record_path is the name of a file in the folder" in log
+    assert "record_path is the name of a file, of at most 200 letters" in log
     assert not played.wrote("foreign")
 
 
@@ -317,6 +341,8 @@ def test_what_cannot_keep_the_policy_is_refused_with_a_remedy(played):
     sentences = played["refusals"]
     assert sentences.pop("nothing") == "accepted"
     remedies = {
+        "setting": "unknown field `polcy`; see docs/serving.md",
+        "slots": "use a threshold from 1 to 8; see docs/serving.md",
         "pipeline": "pipeline_parallel_size=1",
         "speculative": "remove speculative_config",
         "kv_transfer": "remove kv_transfer_config",

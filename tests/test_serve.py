@@ -47,7 +47,7 @@ def server(tiny_model, tmp_path_factory, command_environment):
         port = probe.getsockname()[1]
     own = {"kind": "fixed", "threshold": N_SLOTS, "drain": "strict"}
     config = {"pdswitch": {"policy": own}}
-    config["pdswitch"]["record_folder"] = str(records)
+    config["pdswitch"] |= {"allow_orders": True, "record_folder": str(records)}
     command = f"""
         -m vllm.entrypoints.openai.api_server --host 127.0.0.1 --port {port}
         --model {tiny_model} --served-model-name tiny --dtype float32
@@ -209,9 +209,15 @@ def test_without_an_order_the_server_s_own_policy_serves(server):
     [
         ("nonsense", "is no order of a run"),
         ('{"policy": {"kind": "fixed", "threshold": 9}}', "threshold 9 exceeds the 8 slots"),
+        ('{"policy": {"kind": "mixed"}, "requests": 1000000000}', "at most 10000 requests"),
         (
-            '{"policy": {"kind": "mixed"}, "requests": 2, "patience_s": 1e9}',
-            "over HTTP, patience_s is at most 60",
+            '{"policy": {"estimator": "window", "window": 9223372036854775808}}',
+            "window must be from 1 to 100000",
+        ),
+        ('{"policy": {}, "record_path": "a\\u0000b"}', "record_path is no path"),
+        (
+            '{"policy": {"initial_probability": 1e-20, "smoothing": 1}}',
+            "initial_probability must be from 1e-09 to 1",
         ),
         (
             '{"policy": {"kind": "mixed"}, "record_path": "/etc/passwd"}',

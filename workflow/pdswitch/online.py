@@ -62,7 +62,8 @@ class EmaLength(OnlineEstimator):
         if self._mean is None:
             self._mean = float(output_tokens)
         else:
-            self._mean += self._smoothing * (output_tokens - self._mean)
+            # `mean += smoothing * difference` would lose a length beside a huge mean.
+            self._mean = (1 - self._smoothing) * self._mean + self._smoothing * output_tokens
 
 
 class EmaInverse(OnlineEstimator):

@@ -16,6 +16,13 @@ from pdswitch.online import EstimatorName, make_estimator
 # oldest waiting request had waited max_hold_s.
 RefillCause = Literal["idle", "threshold", "drain", "max_hold"]
 
+# Ranges of what a policy may ask for: a policy can come from a stranger, and whatever is admitted
+# here must neither overflow a number nor fill the memory of the engine later.
+LARGEST_COUNT = 2**31 - 1
+LARGEST_WINDOW = 100_000
+LARGEST_TABLE = 65_536
+SMALLEST_PROBABILITY = 1e-9
+
 
 class ThresholdTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The step function p -> k*.
@@ -35,6 +42,13 @@ class ThresholdTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"a threshold table needs one threshold more than edges, got "
                 f"{len(self.thresholds)} thresholds for {len(self.p_edges)} edges"
             )
+        if len(self.thresholds) > LARGEST_TABLE:
+            raise ValueError(
+                f"a threshold table has at most {LARGEST_TABLE} thresholds, got "
+                f"{len(self.thresholds)}"
+            )
+        if not all(0 <= edge <= 1 for edge in self.p_edges):
+            raise ValueError("the p_edges of a threshold table must lie in [0, 1]")
         if any(a >= b for a, b in zip(self.p_edges, self.p_edges[1:], strict=False)):
             raise ValueError("the p_edges of a threshold table must ascend strictly")
         if min(self.thresholds) < 1:
@@ -78,21 +92,26 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     initial_probability: float | None = None
 
     def __post_init__(self) -> None:
-        if self.threshold < 1:
-            raise ValueError(f"threshold must be at least 1, got {self.threshold}")
-        if self.update_interval < 1:
-            raise ValueError(f"update_interval must be at least 1, got {self.update_interval}")
+        for name, largest in [
+            ("threshold", LARGEST_COUNT),
+            ("update_interval", LARGEST_COUNT),
+            ("window", LARGEST_WINDOW),
+        ]:
+            if not 1 <= getattr(self, name) <= largest:
+                raise ValueError(f"{name} must be from 1 to {largest}, got {getattr(self, name)}")
         if not 0 < self.smoothing <= 1:
             raise ValueError(f"smoothing must be in (0, 1], got {self.smoothing}")
-        if self.window < 1:
-            raise ValueError(f"window must be at least 1, got {self.window}")
         if self.max_hold_s is not None and not self.max_hold_s > 0:
             raise ValueError(
                 f"max_hold_s must be above 0, got {self.max_hold_s}; leave it out for no guard"
             )
-        if self.initial_probability is not None and not 0 < self.initial_probability <= 1:
+        if (
+            self.initial_probability is not None
+            and not SMALLEST_PROBABILITY <= self.initial_probability <= 1
+        ):
             raise ValueError(
-                f"initial_probability must be in (0, 1], got {self.initial_probability}"
+                f"initial_probability must be from {SMALLEST_PROBABILITY:g} to 1, got "
+                f"{self.initial_probability}"
             )
         if self.kind == "adaptive" and self.table is None:
             raise ValueError("an adaptive policy needs a table p -> k*; give table, or use fixed")
@@ -137,12 +156,14 @@ class Controller:
     Args:
         policy: the run's policy.
         n_slots: N; a threshold above N could never be reached and is refused.
+        keeps_history: whether `history` collects the look-ups; a server's own controller serves
+            for months and must not.
 
     Raises:
         ValueError: if the policy's threshold does not fit into N slots.
     """
 
-    def __init__(self, policy: Policy, n_slots: int) -> None:
+    def __init__(self, policy: Policy, n_slots: int, *, keeps_history: bool = True) -> None:
         largest = max([policy.threshold, *(policy.table.thresholds if policy.table else [])])
         if policy.kind != "mixed" and largest > n_slots:
             raise ValueError(
@@ -153,6 +174,7 @@ class Controller:
         self.threshold = 0 if policy.kind == "mixed" else policy.threshold
         self.history: list[KStarUpdate] = []
         self.completions = 0
+        self._keeps_history = keeps_history
         self._table = policy.table if policy.kind == "adaptive" else None
         self._estimator = make_estimator(
             policy.estimator,
@@ -179,7 +201,10 @@ class Controller:
         if self.completions % self.policy.update_interval == 0:
             probability = self._estimator.look_up(tokens_in_progress)
             self.threshold = table.lookup(probability)
-            self.history.append(KStarUpdate(self.completions, time_s, probability, self.threshold))
+            if self._keeps_history:
+                self.history.append(
+                    KStarUpdate(self.completions, time_s, probability, self.threshold)
+                )
 
     def aborted(self, output_tokens: int) -> None:
         """Take note of a request that was aborted after `output_tokens` tokens."""

@@ -1,12 +1,15 @@
 """A run: what its requests order, and the rows recorded until the last of them has ended."""
 
 import logging
+import math
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pdswitch.policy import Controller, Policy
+from pdswitch.policy import LARGEST_COUNT, Controller, Policy
 from pdswitch.record import RequestRow, RunRecord, Step
 
 if TYPE_CHECKING:
@@ -14,7 +17,10 @@ if TYPE_CHECKING:
 
 ORDER_KEY = "pdswitch"
 NAN = float("nan")
-LONGEST_PATIENCE_S = 60.0
+# What an order from a client may hold: its text, its record's name, the record's steps.
+LONGEST_ORDER = 65_536
+RECORD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+MAX_RECORDED_STEPS = 200_000
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +45,12 @@ class RunOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patience_s: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.requests < 1:
-            raise ValueError(f"requests must be at least 1, got {self.requests}")
+        if not 1 <= self.requests <= LARGEST_COUNT:
+            raise ValueError(f"requests must be from 1 to {LARGEST_COUNT}, got {self.requests}")
+        if not 0 <= self.patience_s < math.inf:
+            raise ValueError(f"patience_s must be 0 or more and finite, got {self.patience_s}")
+        if self.record_path is not None and not _is_path(self.record_path):
+            raise ValueError(f"record_path is no path: {self.record_path!r:.80}")
 
 
 class SchedulerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,45 +58,92 @@ class SchedulerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         policy: in force while no run is.
-        record_folder: where clients over HTTP may have records written; None for nowhere.
+        allow_orders: whether clients may order runs, within the limits below.
+        max_requests: largest run that a client may order.
+        longest_hold_s: how long the requests of a client's run, and new ones of everybody, wait
+            for the run's first step at most, counted from the run's first request.
+        record_folder: where clients may have records written; None for nowhere.
+        trusted: orders come from whoever started the engine: no limit holds, and a record may go
+            anywhere. The workflow starts its own engines so; a server must not.
     """
 
     policy: Policy = Policy()
+    allow_orders: bool = False
+    max_requests: int = 10_000
+    longest_hold_s: float = 60.0
     record_folder: str | None = None
+    trusted: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_requests <= LARGEST_COUNT:
+            raise ValueError(
+                f"max_requests must be from 1 to {LARGEST_COUNT}, got {self.max_requests}"
+            )
+        if not 0 < self.longest_hold_s < math.inf:
+            raise ValueError(
+                f"longest_hold_s must be above 0 and finite, got {self.longest_hold_s}"
+            )
 
 
-def read_order(value: Any, record_folder: str | None) -> RunOrder:
+def read_order(value: Any, options: SchedulerOptions) -> RunOrder:
     """Return the order that a request carries.
 
     Args:
-        value: a mapping; or JSON text, as over HTTP, where extra arguments are plain values. The
-            client is then someone else: its `record_path` is the name of a file in a folder that
-            the server names.
-        record_folder: that folder.
+        value: a mapping; or JSON text, as over HTTP, where extra arguments are plain values. A
+            stranger may send either.
+        options: what the engine was started with.
 
     Raises:
         ValueError: if it is no order, or one that may not be given.
     """
-    try:
-        if not isinstance(value, str):
-            return msgspec.convert(value, type=RunOrder)
-        order = msgspec.json.decode(value, type=RunOrder)
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"extra_args[{ORDER_KEY!r}] is no order of a run: {error}") from error
-    if order.patience_s > LONGEST_PATIENCE_S:
+    if not (options.trusted or options.allow_orders):
         raise ValueError(
-            f"over HTTP, patience_s is at most {LONGEST_PATIENCE_S:g}: new requests of everybody "
-            f"wait for the run; got {order.patience_s:g}"
+            "this server takes no orders; the request is served without "
+            f"extra_args[{ORDER_KEY!r}], or on a server started with allow_orders"
+        )
+    if isinstance(value, str) and len(value) > LONGEST_ORDER and not options.trusted:
+        raise ValueError(f"an order has at most {LONGEST_ORDER} characters, got {len(value)}")
+    try:
+        if isinstance(value, str):
+            order = msgspec.json.decode(value, type=RunOrder)
+        else:
+            order = msgspec.convert(value, type=RunOrder)
+    except Exception as error:  # whatever a stranger thinks of ends the request, not the engine
+        raise ValueError(
+            f"extra_args[{ORDER_KEY!r}] is no order of a run: {error!s:.300}"
+        ) from error
+    return order if options.trusted else _within_limits(order, options)
+
+
+def _within_limits(order: RunOrder, options: SchedulerOptions) -> RunOrder:
+    """Return a client's order, its record in the server's folder.
+
+    Raises:
+        ValueError: if it asks for more than clients may.
+    """
+    if order.requests > options.max_requests:
+        raise ValueError(
+            f"a run has at most {options.max_requests} requests on this server (max_requests), "
+            f"got {order.requests}"
         )
     name = order.record_path
     if name is None:
         return order
-    if record_folder is None or Path(name).name != name:
+    if options.record_folder is None or not RECORD_NAME.fullmatch(name):
         raise ValueError(
-            "over HTTP, record_path is the name of a file in the folder that the server's "
-            f"--additional-config names under {ORDER_KEY!r}, record_folder; got {name!r}"
+            "record_path is the name of a file, of at most 200 letters, digits, dots, dashes and "
+            "underscores, in the folder that the server's --additional-config names under "
+            f"{ORDER_KEY!r}, record_folder; got {name!r:.80}"
         )
-    return msgspec.structs.replace(order, record_path=str(Path(record_folder) / name))
+    return msgspec.structs.replace(order, record_path=str(Path(options.record_folder) / name))
+
+
+def _is_path(text: str) -> bool:
+    """Whether the operating system can take this text for a path at all."""
+    try:
+        return bool(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 class PendingStep(msgspec.Struct):
@@ -114,16 +171,37 @@ class PendingStep(msgspec.Struct):
 
 
 class Run:
-    """A run in progress: its order, the requests it has seen, and the rows recorded so far."""
+    """A run in progress: its order, the requests it has seen, and the rows recorded so far.
 
-    def __init__(self, order: RunOrder, n_slots: int) -> None:
+    Args:
+        order: what it is to be.
+        n_slots: N.
+        longest_hold_s: it begins so long after its first request at the latest, complete or not.
+        max_steps: steps that its record may have.
+
+    Raises:
+        ValueError: if the policy does not fit into the slots.
+    """
+
+    def __init__(
+        self,
+        order: RunOrder,
+        n_slots: int,
+        *,
+        longest_hold_s: float = math.inf,
+        max_steps: float = math.inf,
+    ) -> None:
         self.order = order
-        self.controller = Controller(order.policy, n_slots)
         self.recorded = order.record_path is not None
+        self.controller = Controller(order.policy, n_slots, keeps_history=self.recorded)
         self.arrived = 0
         self.ended = 0
         self.start: float | None = None
+        # Requests that carried the order: their client awaits the record.
+        self.orderers: set[str] = set()
+        self._longest_hold_s, self._max_steps = longest_hold_s, max_steps
         self._expected = order.requests
+        self._first_arrival = 0.0
         self._last_arrival = 0.0
         self._last_done = 0.0
         self._steps: list[Step] = []
@@ -150,16 +228,24 @@ class Run:
         """Whether all that have arrived have ended, and others have not even arrived."""
         return not self.complete and self.ended >= self.arrived
 
+    @property
+    def too_long(self) -> bool:
+        """Whether its record has more steps than it may."""
+        return len(self._steps) > self._max_steps
+
     def begin(self, now: float) -> bool:
         """Begin with this moment of the monotonic clock, if the time has come; say whether."""
         if not self.complete:
-            if now - self._last_arrival < self.order.patience_s:
+            waited, held = now - self._last_arrival, now - self._first_arrival
+            if waited < self.order.patience_s and held < self._longest_hold_s:
                 return False
             logger.warning(
-                "a run begins with %d of %d requests: no further one has arrived for %g s",
+                "a run begins with %d of %d requests: the first one has waited %.1f s, and no "
+                "further one has arrived for %.1f s",
                 self.arrived,
                 self._expected,
-                self.order.patience_s,
+                held,
+                waited,
             )
             self._expected = self.arrived
         self.start = self._last_done = now
@@ -169,8 +255,12 @@ class Run:
         """Seconds from the run's first step to this moment of the monotonic clock."""
         return NAN if self.start is None else moment - self.start
 
-    def request_arrived(self, name: str, now: float) -> None:
-        """Count a request in."""
+    def request_arrived(self, name: str, now: float, *, ordered: bool = False) -> None:
+        """Count a request in, and note whether it carried the order."""
+        if ordered:
+            self.orderers.add(name)
+        if not self.arrived:
+            self._first_arrival = now
         self.arrived += 1
         self._last_arrival = self._arrival[name] = now
 

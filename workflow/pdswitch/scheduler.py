@@ -8,30 +8,33 @@ the policy decides, before every step, what vLLM's own `schedule()` may do in it
   capped at the slots that were free when the refill began.
 
 vLLM's scheduler interface is not public. What is used of it beyond the overridden methods:
-`running`, `requests`, `get_request_counts`, `finish_requests`, `_pause_state`, `current_step`,
-`next_decode_eligible_step`, `is_prefill_chunk`, `num_stale_output_tokens` and the admission limit;
+`running`, `waiting`, `requests`, `get_request_counts`, `finish_requests`, `_pause_state`,
+`current_step`, `next_decode_eligible_step`, `is_prefill_chunk`, `num_stale_output_tokens`, the KV
+cache's count of the blocks that a request needs, the detokenizer and the admission limit;
 `tests/test_scheduler.py` says what broke.
 """
 
 import logging
 import time
 from collections import OrderedDict, deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+import vllm
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
+from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.request import RequestStatus
 
-from pdswitch.compatibility import refuse_unsupported
+from pdswitch.compatibility import read_options, slots_of, warn_of_untried_version
 from pdswitch.policy import Controller
 from pdswitch.run import (
+    MAX_RECORDED_STEPS,
     ORDER_KEY,
     PendingStep,
     Run,
     RunOrder,
-    SchedulerOptions,
     read_order,
 )
 
@@ -57,23 +60,21 @@ class SwitchingScheduler(AsyncScheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        refuse_unsupported(self.vllm_config)
-        # vLLM 0.32 split the admission limit from the number of slots.
+        self._options = options = read_options(self.vllm_config)
+        if options.record_folder is not None and not Path(options.record_folder).is_dir():
+            raise ValueError(
+                f"--additional-config: {ORDER_KEY}: record_folder {options.record_folder!r} is no "
+                "folder; make it, or leave it out"
+            )
+        warn_of_untried_version(vllm.__version__)
+        # vLLM 0.32 split the admission limit from the number of sequences in a step.
         self._limit = (
             "max_num_active_reqs"
             if hasattr(self, "max_num_active_reqs")
             else "max_num_running_reqs"
         )
-        self._n_slots: int = getattr(self, self._limit)
-        settings = (self.vllm_config.additional_config or {}).get(ORDER_KEY, {})
-        try:
-            options = msgspec.convert(settings, type=SchedulerOptions)
-        except msgspec.ValidationError as error:
-            raise ValueError(
-                f"--additional-config: {ORDER_KEY}: {error}; see docs/serving.md"
-            ) from error
-        self._record_folder = options.record_folder
-        self._default = Controller(options.policy, self._n_slots)
+        self._n_slots = slots_of(self.vllm_config)
+        self._default = Controller(options.policy, self._n_slots, keeps_history=False)
         self._run: Run | None = None
         # One entry per step whose output has not arrived; None where nothing is recorded.
         self._pending: deque[PendingStep | None] = deque()
@@ -87,7 +88,7 @@ class SwitchingScheduler(AsyncScheduler):
         self._waiting_since: OrderedDict[str, float] = OrderedDict()
         # Those of them that could not be admitted yet, when last looked at.
         self._blocked: dict[str, Request] = {}
-        # Requests that brought an order which is none, and the answers to them.
+        # Requests to be ended with an error, and those whose clients are still to be told.
         self._refused: list[Request] = []
         self._refusals: list[Request] = []
         self._preempted = 0
@@ -102,10 +103,12 @@ class SwitchingScheduler(AsyncScheduler):
         run, controller = self._run, self._controller
         held = _tokens_held(self.running) if run is not None and run.recorded else 0
         cause = ""
-        if run is not None and run.start is None and not run.begin(time.monotonic()):
+        if self._pause_state == PauseState.PAUSED_ALL:
+            output = super().schedule(*args, **kwargs)
+        elif run is not None and run.start is None and not self._begins(run):
             # Whoever is served already is served on.
             output = self._schedule_paused(PauseState.PAUSED_NEW, *args, **kwargs)
-        elif controller.policy.kind == "mixed" or self._pause_state == PauseState.PAUSED_ALL:
+        elif controller.policy.kind == "mixed":
             output = super().schedule(*args, **kwargs)
         elif cause := self._refill_cause(controller):
             output = self._schedule_refill(*args, **kwargs)
@@ -113,6 +116,9 @@ class SwitchingScheduler(AsyncScheduler):
             output = self._schedule_paused(PauseState.PAUSED_NEW, *args, **kwargs)
         self._note_scheduled(output, run, controller, held, cause)
         return output
+
+    def _begins(self, run: Run) -> bool:
+        return self._pause_state == PauseState.UNPAUSED and run.begin(time.monotonic())
 
     @property
     def _controller(self) -> Controller:
@@ -132,14 +138,46 @@ class SwitchingScheduler(AsyncScheduler):
             return "continued"
         if self._starved and running:
             return ""
-        free = self._n_slots - running
-        cause = controller.policy.refill_cause(
-            controller.threshold, free, waiting, running, self._longest_wait()
-        )
-        if cause is None:
-            return ""
-        self._refill_left = min(free, waiting)
-        return cause
+        free, waited = self._n_slots - running, self._longest_wait()
+        decide = controller.policy.refill_cause
+        cause = decide(controller.threshold, free, waiting, running, waited)
+        wanted = min(free, waiting)
+        if cause is not None and (fitting := self._count_fitting(wanted)) < wanted:
+            # A slot that memory cannot fill is not free. An idle engine lets vLLM try.
+            wanted = free = fitting if running else max(1, fitting)
+            cause = decide(controller.threshold, free, waiting, running, waited)
+        self._refill_left = wanted if cause else 0
+        return cause or ""
+
+    def _count_fitting(self, most: int) -> int:
+        """Count the next waiting requests whose prompts fit into free KV memory together.
+
+        Args:
+            most: where to stop counting.
+        """
+        manager = self.kv_cache_manager
+        left = manager.block_pool.get_num_free_blocks() - manager.watermark_blocks
+        fitting = 0
+        for request in self.waiting:
+            if fitting == most:
+                break
+            if request.request_id in self._blocked:
+                continue
+            tokens = min(request.num_tokens, self.max_model_len)
+            left -= manager.coordinator.get_num_blocks_to_allocate(
+                request_id=request.request_id,
+                num_tokens=tokens,
+                new_computed_blocks=manager.empty_kv_cache_blocks.blocks,
+                num_encoder_tokens=0,
+                total_computed_tokens=0,
+                num_local_computed_tokens=0,
+                num_tokens_main_model=tokens,
+                apply_admission_cap=True,
+            )
+            if left < 0:
+                break
+            fitting += 1
+        return fitting
 
     def _longest_wait(self) -> float:
         """Return how long the oldest request that could be admitted has waited, s."""
@@ -205,7 +243,7 @@ class SwitchingScheduler(AsyncScheduler):
         else:
             # Once a run is complete, requests without its order are other people's.
             if self._run is not None and (ordered or not self._run.complete):
-                self._run.request_arrived(request.request_id, now)
+                self._run.request_arrived(request.request_id, now, ordered=ordered)
         self._waiting_since[request.request_id] = now
         super().add_request(request)
         if _is_blocked(request):
@@ -213,17 +251,33 @@ class SwitchingScheduler(AsyncScheduler):
 
     def _take_order(self, request: "Request") -> bool:
         """Begin or join the run that a request orders; say whether it orders one."""
-        extra = (request.sampling_params and request.sampling_params.extra_args) or {}
-        if ORDER_KEY in extra:
-            order = read_order(extra[ORDER_KEY], self._record_folder)
+        extra = request.sampling_params and request.sampling_params.extra_args
+        ordered = isinstance(extra, dict) and ORDER_KEY in extra
+        if ordered:
+            order = read_order(extra[ORDER_KEY], self._options)
             if self._run is None or self._run.order != order:
-                self._run = Run(order, self._n_slots)
+                if self._run is not None and self._run.recorded:
+                    raise ValueError(
+                        "a recorded run is in progress, and another order would spoil its record; "
+                        "order again when it has ended"
+                    )
+                self._run = self._new_run(order)
         if getattr(request, "resumable", False) and self._controller.policy.kind != "mixed":
             raise ValueError(
                 "vLLM prefills the later input of a streaming session beside decodes; "
                 "send it under the policy mixed"
             )
-        return ORDER_KEY in extra
+        return ordered
+
+    def _new_run(self, order: RunOrder) -> Run:
+        if self._options.trusted:
+            return Run(order, self._n_slots)
+        return Run(
+            order,
+            self._n_slots,
+            longest_hold_s=self._options.longest_hold_s,
+            max_steps=MAX_RECORDED_STEPS,
+        )
 
     def _finish_refused(self) -> None:
         refused, self._refused = self._refused, []
@@ -249,7 +303,7 @@ class SwitchingScheduler(AsyncScheduler):
 
     def _tell(self, controller: Controller, request: "Request", time_s: float) -> None:
         """Tell a controller of one of its requests that ended."""
-        if not _ended_by_itself(request):
+        if not self._ended_by_itself(request):
             controller.aborted(request.num_output_tokens)
             return
         run = self._run
@@ -265,6 +319,20 @@ class SwitchingScheduler(AsyncScheduler):
 
         controller.completed(request.num_output_tokens, time_s, tokens_in_progress)
 
+    def _ended_by_itself(self, request: "Request") -> bool:
+        """Whether the end of this request says something of the lengths.
+
+        vLLM finds stop strings outside its core, which sees the request aborted, as if its client
+        had hung up. So the core looks for the stop string itself.
+        """
+        if request.status != RequestStatus.FINISHED_ABORTED:
+            return request.status != RequestStatus.FINISHED_ERROR
+        if not (request.sampling_params and request.sampling_params.stop):
+            return False
+        tokenizer = getattr(self.structured_output_manager, "tokenizer", None)
+        text = IncrementalDetokenizer.from_new_request(tokenizer, request)
+        return text.update(list(request.output_token_ids), False) is not None
+
     def _preempt_request(self, request: "Request", *args: Any, **kwargs: Any) -> None:
         name = request.request_id
         self._prefilling.discard(name)
@@ -276,6 +344,16 @@ class SwitchingScheduler(AsyncScheduler):
 
     def _close_run(self, run: Run) -> None:
         run.write()
+        self._run = None
+
+    def _give_up(self, run: Run) -> None:
+        """End a run whose record grew too long, and those of its requests that await it."""
+        logger.error(
+            "a run of %d requests is given up: its record has more than %d steps",
+            run.arrived,
+            MAX_RECORDED_STEPS,
+        )
+        self._refused += [self.requests[name] for name in run.orderers & self.requests.keys()]
         self._run = None
 
     # -- the record ---------------------------------------------------------------------------
@@ -341,8 +419,11 @@ class SwitchingScheduler(AsyncScheduler):
             run.step_done(pending, self._done, run.ended - ended_before)
         else:
             outputs = super().update_from_output(scheduler_output, model_runner_output)
-        if run is not None and run is self._run and run.over:
-            self._close_run(run)
+        if run is not None and run is self._run:
+            if run.over:
+                self._close_run(run)
+            elif run.too_long:
+                self._give_up(run)
         for request in self._refusals:
             _answer_with_error(outputs, request)
         self._refusals = []
@@ -366,16 +447,6 @@ def _is_blocked(request: "Request") -> bool:
     if request.use_structured_output and request.structured_output_request.grammar is None:
         return True
     return getattr(request, "num_stale_output_tokens", 0) > 0
-
-
-def _ended_by_itself(request: "Request") -> bool:
-    """Whether the end of this request says something of the lengths.
-
-    vLLM finds stop strings outside its core, which sees the request aborted.
-    """
-    if request.status == RequestStatus.FINISHED_ABORTED:
-        return bool(request.sampling_params and request.sampling_params.stop)
-    return request.status != RequestStatus.FINISHED_ERROR
 
 
 def _answer_with_error(outputs: dict[int, EngineCoreOutputs], request: "Request") -> None:

@@ -29,6 +29,7 @@ from pdswitch.engine.spec import EngineSpec
 from pdswitch.engine.worker import EXTENSION
 from pdswitch.policy import Controller, Policy
 from pdswitch.record import decode_record
+from pdswitch.run import ORDER_KEY
 
 SCHEDULER = "pdswitch.scheduler.SwitchingScheduler"
 PROGRESS_INTERVAL_S = 0.2
@@ -174,7 +175,7 @@ class VllmEngine:
             RecordError: if the record did not fit on the disk.
         """
         # Imported late: pdswitch.scheduler imports vLLM, whose import takes seconds.
-        from pdswitch.scheduler import ORDER_KEY, RunOrder
+        from pdswitch.scheduler import RunOrder
 
         # Refused here, because an error inside a separate engine core would end it.
         Controller(command.policy, self.spec.n_slots)
@@ -280,7 +281,9 @@ def llm_arguments(spec: EngineSpec) -> dict[str, Any]:
         arguments["kv_cache_memory_bytes"] = spec.kv_cache_memory_bytes
     if spec.cuda_graph_sizes is not None:
         arguments["compilation_config"] = {"cudagraph_capture_sizes": spec.cuda_graph_sizes}
-    return arguments | spec.vllm_options
+    arguments |= spec.vllm_options
+    additional = arguments.get("additional_config", {})
+    return arguments | {"additional_config": {**additional, ORDER_KEY: {"trusted": True}}}
 
 
 def refuse_malformed(command: RunCommand) -> None:

@@ -3,8 +3,10 @@
 import os
 from typing import Any
 
+from pdswitch.compatibility import EarlyRefusal
 
-class WorkerFacts:
+
+class WorkerFacts(EarlyRefusal):
     """A method that vLLM adds to its worker (``worker_extension_cls``)."""
 
     def worker_facts(self) -> dict[str, Any]:
