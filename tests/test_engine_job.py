@@ -166,3 +166,14 @@ def test_a_run_that_failed_is_not_kept(arguments, opened, output):
         job.run_job(SCRIPT, arguments, [output.path], fail)
     run(arguments, output)
     assert output.measured == 2
+
+
+def test_where_no_one_says_which_gpus_there_are_nothing_is_kept(
+    arguments, output, monkeypatch, capsys
+):
+    monkeypatch.setattr(job, "identity", lambda model, spec: None)
+    for times in (1, 2):
+        run(arguments, output)
+        assert output.measured == times
+        assert "nvidia-smi does not say which GPUs there are" in capsys.readouterr().err
+        arguments = parse(str(arguments.model), "--store", "measured")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdswitch import kept
 from pdswitch.engine.gpus import kinds_of
+from pdswitch.engine.identity import identity
 from pdswitch.engine.spec import EngineSpec
 from pdswitch.kept import (
     Entry,
@@ -47,9 +47,9 @@ MANIFEST |= {"weight_bytes": None, "kv_bytes_per_token": 64}
 MODEL = msgspec.convert(MANIFEST, type=ModelManifest)
 
 
-def entry(key: str = KEY, run: bytes = b"{}", measured_at: float | None = None) -> Entry:
+def entry(key: str = KEY, run: bytes = b"{}", kept_at: float | None = None) -> Entry:
     files = {"steps.parquet": b"steps", "run.json": run}
-    return Entry(key, time.time() if measured_at is None else measured_at, {"stage": "x"}, files)
+    return Entry(key, time.time() if kept_at is None else kept_at, {"stage": "x"}, files)
 
 
 def a_key(number: int) -> str:
@@ -97,15 +97,15 @@ def result(store, tmp_path) -> Result:
 # -- put back ---------------------------------------------------------------------------------
 
 
-def test_a_deleted_result_comes_back_as_it_was(result):
+def test_a_deleted_result_comes_back_as_it_was(result, folder):
     before = result.contents()
     result.kept.keep()
     result.delete()
     assert result.kept.restore()
     assert result.contents() == before
     (sentence,) = result.said
-    assert sentence.startswith("put back what was measured on ")
-    assert sentence.endswith("--forcerun measures again")
+    assert sentence.startswith(f"put back from {folder}: made on ")
+    assert sentence.endswith("; --forcerun makes it anew")
 
 
 def test_another_output_folder_gets_it_too(result, store, tmp_path):
@@ -165,6 +165,8 @@ def test_half_a_result_is_not_kept(result, folder):
 # -- damage -----------------------------------------------------------------------------------
 
 
+# Every entry is brought to the disk, which may take its time.
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), st.binary(), min_size=1), st.floats(0, 1e10))
 def test_whatever_was_measured_comes_back(tmp_path_factory, files, when):
     store = Store(tmp_path_factory.mktemp("any"), 1e9, 0.0)
@@ -173,6 +175,7 @@ def test_whatever_was_measured_comes_back(tmp_path_factory, files, when):
     assert store.get(KEY) == put
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_damaged_entry_is_never_read(tmp_path_factory, data):
     store = Store(tmp_path_factory.mktemp("damaged"), 1e9, 0.0)
@@ -203,18 +206,23 @@ def foreign(content: bytes) -> bytes:
         (foreign(msgspec.msgpack.encode({"key": KEY})), "is of another version of pdswitch"),
         (foreign(msgspec.msgpack.encode(entry(a_key(7)))), "is the entry of another key"),
     ],
+    ids=["empty", "nothing", "no MessagePack", "lacks fields", "another key"],
 )
-def test_a_file_that_is_no_such_entry_is_said_and_measured_again(result, folder, content, sentence):
+def test_a_file_that_is_no_such_entry_is_said_and_measured_again(
+    store, result, folder, tmp_path, content, sentence
+):
     folder.mkdir()
     (folder / f"{key_of({'of': 'it'})}-{'a' * 16}.kept").write_bytes(content)
+    # A job asks twice, if it has to wait for its device.
+    assert not result.kept.restore()
     assert not result.kept.restore()
     (said,) = result.said
-    assert said.startswith("what was kept cannot be put back and is measured again: ")
+    assert said.startswith("what was kept cannot be put back and is made again: ")
     assert said.endswith(sentence)
     # What is measured then takes its place.
     time.sleep(0.02)
     result.kept.keep()
-    assert result.kept.restore()
+    assert Result(store, tmp_path / "again").kept.restore()
     assert len(list(folder.iterdir())) == 1
 
 
@@ -222,7 +230,7 @@ def test_a_store_that_is_no_folder_costs_a_sentence_and_no_result(result, folder
     folder.write_text("a file")
     assert not result.kept.restore()
     result.kept.keep()
-    assert result.said[0].startswith("what was kept cannot be put back and is measured again: ")
+    assert result.said[0].startswith("what was kept cannot be put back and is made again: ")
     assert result.said[1].startswith("warning: the results are written, but not kept for later: ")
     assert result.contents() == [f"content of {name}" for name in NAMES]
 
@@ -408,10 +416,8 @@ class Stage:
     def key(self, *more: str, spec=SPEC, model=MODEL, output: str = "results") -> str:
         arguments = self.arguments(*more, output=output)
         outputs = [arguments.output / "run.json"]
-        said: list[str] = []
-        found = kept_result(self.script, arguments, model, spec, outputs, said.append)
-        assert said == []
-        return found._key
+        on = identity(model, spec)
+        return kept_result(self.script, arguments, outputs, print, measured_on=on)._key
 
 
 @pytest.fixture
@@ -424,7 +430,7 @@ def test_places_and_limits_are_no_part_of_the_key(stage, tmp_path, monkeypatch):
     known = stage.key()
     assert stage.key(output="elsewhere/deep") == known
     assert stage.key("--idle-timeout-s", "9", "--engine-logs", "x") == known
-    assert stage.key("--store-gb", "9", "--measured-since", "9", "--store", "other") == known
+    assert stage.key("--store-gb", "9", "--kept-since", "9", "--store", "other") == known
     assert stage.key(model=replace(MODEL, path="elsewhere", name="n")) == known
     assert stage.key(spec=replace(SPEC, model="elsewhere")) == known
     # The same code in another place, called by another path.
@@ -449,7 +455,7 @@ def test_all_that_a_result_depends_on_is_part_of_the_key(stage, monkeypatch):
     for file in (stage.prompts, stage.script, stage.library):
         file.write_text(file.read_text() + "\n# edited\n")
         found.append(stage.key())
-    monkeypatch.setattr(kept, "cpu_name", lambda: "another processor")
+    monkeypatch.setattr("pdswitch.engine.identity.cpu_name", lambda: "another processor")
     found.append(stage.key())
     assert len(set(found)) == len(found)
 
@@ -483,21 +489,16 @@ def test_which_of_two_equal_gpus_measured_does_not_matter_and_their_kind_does(st
     assert stage.key(spec=other) == known
 
 
-def test_where_no_one_says_which_gpus_there_are_nothing_is_kept(stage, nvidia_smi):
+def test_a_gpu_of_unknown_kind_has_no_identity(nvidia_smi):
     nvidia_smi("No devices were found")
-    spec = msgspec.structs.replace(SPEC, device="cuda")
-    said: list[str] = []
-    arguments = stage.arguments()
-    found = kept_result(stage.script, arguments, MODEL, spec, [Path("run.json")], said.append)
-    assert not found.restore()
-    assert said == ["nothing is kept or put back: nvidia-smi does not say which GPUs there are"]
+    assert identity(MODEL, msgspec.structs.replace(SPEC, device="cuda")) is None
 
 
 def test_a_size_of_zero_is_no_store(stage, tmp_path):
     arguments = stage.arguments("--store-gb", "0")
     outputs = [tmp_path / "run.json"]
     outputs[0].write_text("{}")
-    found = kept_result(stage.script, arguments, MODEL, SPEC, outputs, print)
+    found = kept_result(stage.script, arguments, outputs, print, on=identity(MODEL, SPEC))
     found.keep()
     assert not found.restore()
 
@@ -520,6 +521,28 @@ def test_no_value_of_the_environment_is_written_to_the_store(stage, tmp_path):
     arguments = stage.arguments("--store", str(tmp_path / "measured"), output=str(tmp_path))
     outputs = [tmp_path / "run.json"]
     outputs[0].write_text("{}")
-    kept_result(stage.script, arguments, MODEL, SPEC, outputs, print).keep()
+    kept_result(stage.script, arguments, outputs, print, on=identity(MODEL, SPEC)).keep()
     (file,) = (tmp_path / "measured").iterdir()
     assert b"hunter2" not in file.read_bytes()
+
+
+def test_make_clean_keeps_what_was_measured_and_says_so(root, tmp_path):
+    (tmp_path / "Makefile").write_text((root / "Makefile").read_text())
+    for name in ("results/run.json", "results/.gitkeep", "measured/x.kept", "logs/a.log"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+
+    def make(target: str) -> str:
+        command = ["make", "--silent", target]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+
+    said = make("clean")
+    assert said.startswith("measured/ stays (")
+    assert said.endswith("make forget removes it\n")
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"Makefile", "results/.gitkeep", "measured/x.kept"}
+    make("forget")
+    assert not (tmp_path / "measured").exists()
+    assert make("clean") == ""

@@ -1,9 +1,9 @@
 """What was measured, kept by the digest of all it depends on, and put back when it is wanted again.
 
 Snakemake deletes the files of a job before it runs and when it fails, so a mistake in the config
-would cost what took hours to measure. An entry of the store is one file: the digest of its content,
-then the content. It is written aside and renamed, so that whoever opens it reads a whole one,
-however many workflows write it and whenever one is killed.
+would cost what took hours to measure, and the proof that k* was computed before. An entry of the
+store is one file: the digest of its content, then the content. It is written aside and renamed, so
+that whoever opens it reads a whole one, however many workflows write it and whenever one is killed.
 """
 
 import argparse
@@ -13,18 +13,14 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from pdswitch.engine.gpus import kinds_of
-from pdswitch.engine.hardware import cpu_name
-from pdswitch.engine.spec import EngineSpec
 from pdswitch.files import atomic_path
-from pdswitch.model import ModelManifest
 from pdswitch.sources import stage_sources
 
 KEY_DIGITS = 32
@@ -32,31 +28,29 @@ CHECK_DIGITS = 16
 # The key, then what tells the result that is kept; nothing else in the folder is ours.
 ENTRY_NAME = re.compile(rf"\.?[0-9a-f]{{{KEY_DIGITS}}}-[0-9a-f]{{{CHECK_DIGITS}}}\.kept(\..*part)?")
 BYTES_PER_GB = 1e9
-# Arguments that say how a job is run. What it measures on is in the engine's spec and the manifest.
-NOT_MEASURED = {
+# By which the results of all stages that keep theirs are found.
+LAST_FILES = ("run.json", "threshold.json")
+# Arguments that say how a job is run; the model and its engine are known by what they are.
+NOT_COUNTED = {
     *("model", "engine", "engine_logs", "idle_timeout_s", "start_timeout_s", "run_timeout_s"),
-    *("store", "store_gb", "workflow_began", "measured_since"),
+    *("store", "store_gb", "workflow_began", "kept_since"),
 }
-# Where a model lies and which of several equal devices serves it; what they are is known besides.
-MODEL_PLACES = ("name", "path")
-SPEC_PLACES = ("model", "visible_devices")
-PLACE_VARIABLES = ("NVIDIA_VISIBLE_DEVICES",)
 
 Say = Callable[[str], None]
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """What the store has of one measurement.
+    """What the store has of one result.
 
     Attributes:
         key: see `key_of`.
-        measured_at: when it was kept, in seconds since 1970.
+        kept_at: when it was kept, in seconds since 1970.
         dependencies: what the key is the digest of, for people who look for a difference.
         files: content of each file by name, in the order in which they are put back.
     """
 
     key: str
-    measured_at: float
+    kept_at: float
     dependencies: dict[str, Any]
     files: dict[str, bytes]
 
@@ -92,7 +86,7 @@ class Store:
 
         Args:
             key: see `key_of`.
-            since: what was measured before that counts for nothing, s since 1970.
+            since: what was kept before that counts for nothing, s since 1970.
 
         Raises:
             UnreadableEntryError: if there is something that is no such entry.
@@ -100,18 +94,18 @@ class Store:
         """
         for found in sorted(self._entries(key), key=lambda found: found.used, reverse=True):
             try:
-                entry = _decode(found.path)
+                entry = read_entry(found.path)
             except FileNotFoundError:  # removed while we looked
                 continue
             if entry.key != key:
                 raise UnreadableEntryError(f"{found.path} is the entry of another key")
-            if entry.measured_at >= since:
+            if entry.kept_at >= since:
                 self._use(found.path)
                 return entry
         return None
 
     def put(self, entry: Entry) -> None:
-        """Keep a measurement in place of an older one with its key, and make room for it.
+        """Keep a result in place of an older one with its key, and make room for it.
 
         Raises:
             OSError: if it cannot be written.
@@ -169,13 +163,13 @@ class Store:
 
 
 class KeptResult:
-    """One result of a measured stage, and its place in the store.
+    """One result of a stage, and its place in the store.
 
     Args:
         store: None keeps nothing.
         dependencies: all that the result depends on.
         outputs: its files; the last one says that it is whole.
-        since: what was measured before that is measured again, s since 1970.
+        since: what was kept before that counts for nothing, s since 1970.
         say: takes sentences about what is going on.
     """
 
@@ -193,30 +187,30 @@ class KeptResult:
         self._outputs = outputs
         self._since = since
         self._say = say
+        self._readable = True
 
     def restore(self) -> bool:
-        """Put the files back, if they were kept; say whether they were.
+        """Put the files back, if they were kept; say whether they were. What cannot be read is not.
 
         Raises:
             OSError: if they cannot be written.
         """
-        if self._store is None:
+        if self._store is None or not self._readable:
             return False
         try:
             entry = self._store.get(self._key, self._since)
         except (UnreadableEntryError, OSError) as error:
-            self._say(f"what was kept cannot be put back and is measured again: {error}")
+            # Said once, though a job that waits for its device asks again.
+            self._readable = False
+            self._say(f"what was kept cannot be put back and is made again: {error}")
             return False
         if entry is None or list(entry.files) != [path.name for path in self._outputs]:
             return False
         for path in self._outputs:
             with atomic_path(path) as aside:
                 aside.write_bytes(entry.files[path.name])
-        measured = datetime.fromtimestamp(entry.measured_at).isoformat(" ", "minutes")
-        self._say(
-            f"put back what was measured on {measured} from {self._store.folder}; "
-            "--forcerun measures again"
-        )
+        made = datetime.fromtimestamp(entry.kept_at).isoformat(" ", "minutes")
+        self._say(f"put back from {self._store.folder}: made on {made}; --forcerun makes it anew")
         return True
 
     def keep(self) -> None:
@@ -252,20 +246,19 @@ def add_store_arguments(parser: argparse.ArgumentParser) -> None:
         help="what was used since then is not removed, s since 1970",
     )
     parser.add_argument(
-        "--measured-since",
+        "--kept-since",
         type=float,
         default=0.0,
-        help="what was measured before that is measured again, s since 1970",
+        help="what was kept before that counts for nothing, s since 1970",
     )
 
 
 def kept_result(
     script: Path,
     arguments: argparse.Namespace,
-    model: ModelManifest,
-    spec: EngineSpec,
     outputs: list[Path],
     say: Say,
+    **more: Any,
 ) -> KeptResult:
     """Return the place of a stage's result in the store that its arguments name.
 
@@ -273,16 +266,11 @@ def kept_result(
         script: the stage's file in `workflow/scripts`.
         arguments: its command line. A path counts by the content of its file, one of the outputs
             or their folder not at all.
-        model: what it measures.
-        spec: the engine it measures on.
         outputs: the files it writes; the last one says that the result is whole.
         say: takes sentences about what is going on.
+        more: what the result depends on besides; of JSON's types.
     """
-    if arguments.store is None or arguments.store_gb == 0:
-        return KeptResult(None, {}, outputs, 0.0, say)
-    kinds = kinds_of(spec)
-    if None in kinds:
-        say("nothing is kept or put back: nvidia-smi does not say which GPUs there are")
+    if not has_store(arguments):
         return KeptResult(None, {}, outputs, 0.0, say)
     limit_bytes = arguments.store_gb * BYTES_PER_GB
     store = Store(arguments.store, limit_bytes, arguments.workflow_began)
@@ -290,11 +278,14 @@ def kept_result(
         "stage": script.stem,
         "arguments": _values(arguments, outputs),
         "code": _code(script),
-        "model": _without(msgspec.to_builtins(model), MODEL_PLACES),
-        "engine": _settings(spec),
-        "devices": [cpu_name(), *kinds],
+        **more,
     }
-    return KeptResult(store, dependencies, outputs, arguments.measured_since, say)
+    return KeptResult(store, dependencies, outputs, arguments.kept_since, say)
+
+
+def has_store(arguments: argparse.Namespace) -> bool:
+    """Whether a command line names a store."""
+    return arguments.store is not None and arguments.store_gb > 0
 
 
 def key_of(dependencies: dict[str, Any]) -> str:
@@ -316,11 +307,18 @@ def use_results(folder: Path, results: Path) -> None:
     """
     # Neither is ours to complain about here: the jobs do, when they need one.
     with contextlib.suppress(OSError):
-        checks = {result_check(path.read_bytes()) for path in results.rglob("run.json")}
+        files = [path for name in LAST_FILES for path in results.rglob(name)]
+        checks = {result_check(path.read_bytes()) for path in files}
         Store(folder, 0, 0).use(checks)
 
 
-def _decode(path: Path) -> Entry:
+def read_entry(path: Path) -> Entry:
+    """Read a file of the store.
+
+    Raises:
+        UnreadableEntryError: if it is damaged or of another version.
+        OSError: if it cannot be read.
+    """
     content = path.read_bytes()
     digest, content = content[:32], content[32:]
     if hashlib.sha256(content).digest() != digest:
@@ -336,24 +334,13 @@ def _values(arguments: argparse.Namespace, outputs: list[Path]) -> dict[str, Any
     return {
         name: _digest(value) if isinstance(value, Path) else value
         for name, value in vars(arguments).items()
-        if name not in NOT_MEASURED and not (isinstance(value, Path) and value in written)
+        if name not in NOT_COUNTED and not (isinstance(value, Path) and value in written)
     }
 
 
 def _code(script: Path) -> str:
     root = script.resolve().parents[2]
     return _of(*(_digest(root / source) for source in stage_sources(root, script.stem)))
-
-
-def _settings(spec: EngineSpec) -> dict[str, Any]:
-    environment = _without(spec.environment, PLACE_VARIABLES)
-    settings = _without(msgspec.to_builtins(spec), SPEC_PLACES)
-    # A digest: it may hold what nobody else should read.
-    return settings | {"environment": _of(json.dumps(environment, sort_keys=True))}
-
-
-def _without(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: values[name] for name in values if name not in names}
 
 
 def _of(*texts: str) -> str:

@@ -240,7 +240,7 @@ def run_arguments(dataset):
 
 
 def again(rule):
-    """What a job of a rule that Snakemake was told to run again says: kept results are too old.
+    """What a job says of a rule that Snakemake was told to run again: kept results are too old.
 
     A function of the output is no param that Snakemake compares. A second try of the same workflow
     finds what the first one measured.
@@ -249,7 +249,7 @@ def again(rule):
     def argument(wildcards, output):
         forced = json.loads(os.environ["PDSWITCH_FORCED"])
         if forced == "everything" or not {rule, *output}.isdisjoint(forced):
-            return f"--measured-since {os.environ['PDSWITCH_WORKFLOW_BEGAN']}"
+            return f"--kept-since {os.environ['PDSWITCH_WORKFLOW_BEGAN']}"
         return ""
 
     return argument

@@ -14,8 +14,9 @@ from tqdm import tqdm
 from pdswitch.engine.client import RUN_TIMEOUT_S, Engine, EngineError, open_engine
 from pdswitch.engine.compliance import departures
 from pdswitch.engine.configure import EngineOptions, make_spec
+from pdswitch.engine.identity import identity
 from pdswitch.engine.spec import EngineSpec
-from pdswitch.kept import add_store_arguments, kept_result
+from pdswitch.kept import add_store_arguments, has_store, kept_result
 from pdswitch.model import ModelManifest
 
 
@@ -67,7 +68,11 @@ def run_job(
     try:
         model = msgspec.json.decode(arguments.model.read_bytes(), type=ModelManifest)
         spec = make_spec(arguments.engine, model)
-        kept = kept_result(Path(script), arguments, model, spec, outputs, _say)
+        measured_on = identity(model, spec) if has_store(arguments) else None
+        if has_store(arguments) and measured_on is None:
+            _say("nothing is kept or put back: nvidia-smi does not say which GPUs there are")
+            arguments.store = None
+        kept = kept_result(Path(script), arguments, outputs, _say, measured_on=measured_on)
         # Another workflow may have measured the same while this job waited for the device.
         if not kept.restore() and _measured(arguments, spec, serve, lambda: not kept.restore()):
             kept.keep()
