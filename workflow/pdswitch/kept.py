@@ -120,7 +120,7 @@ class Store:
         written = next((found.used for found in entries if found.path == path), 0.0)
         for found in entries:
             if found.used < written:
-                found.path.unlink(missing_ok=True)
+                _remove(found.path)
         self._make_room()
 
     def use(self, checks: set[str]) -> None:
@@ -144,8 +144,8 @@ class Store:
         for found in sorted(self._scan(), key=lambda found: found.used):
             if too_much <= 0 or found.used >= self._began:
                 return
-            found.path.unlink(missing_ok=True)
-            too_much -= found.size
+            if _remove(found.path):
+                too_much -= found.size
 
     def _entries(self, key: str) -> list[Found]:
         return [found for found in self._scan() if found.path.name.startswith(f"{key}-")]
@@ -327,6 +327,14 @@ def read_entry(path: Path) -> Entry:
         return msgspec.msgpack.decode(content, type=Entry)
     except msgspec.MsgspecError as error:
         raise UnreadableEntryError(f"{path} is of another version of pdswitch") from error
+
+
+def _remove(path: Path) -> bool:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # another user's, in a folder that several share
+        return False
+    return True
 
 
 def _values(arguments: argparse.Namespace, outputs: list[Path]) -> dict[str, Any]:
