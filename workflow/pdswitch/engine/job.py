@@ -68,7 +68,7 @@ def run_job(
     try:
         model = msgspec.json.decode(arguments.model.read_bytes(), type=ModelManifest)
         spec = make_spec(arguments.engine, model)
-        measured_on = identity(model, spec) if has_store(arguments) else None
+        measured_on = identity(spec) if has_store(arguments) else None
         if has_store(arguments) and measured_on is None:
             _say("nothing is kept or put back: nvidia-smi does not say which GPUs there are")
             arguments.store = None
