@@ -7,7 +7,7 @@ ARGS ?=
 STAMP := .venv/setup.stamp
 
 .PHONY: help setup run test test-fast test-slurm faults contract lint schema lock bench datasets figures
-.PHONY: report clean
+.PHONY: report clean forget
 
 help:            ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | column -t -s "$$(printf '\t')"
@@ -33,8 +33,9 @@ test-fast: setup ## the tests that start neither vLLM nor Snakemake
 test-slurm: setup ## the tests on a Slurm of one node, installed and started for them; skipped where that cannot be
 	tests/slurm/run.sh $(ARGS)
 
-faults: setup    ## fifty rounds of SIGKILL at random moments over a whole small workflow
+faults: setup    ## fifty rounds of SIGKILL at random moments over a whole small workflow, twenty of mistakes
 	PDSWITCH_FAULT_ROUNDS=50 pytest -m slow tests/test_faults.py
+	PDSWITCH_MISTAKE_ROUNDS=20 pytest -m slow tests/test_kept_workflow.py
 
 contract: setup  ## the scheduler on every supported vLLM, each in a folder thrown away; writes docs
 	. envs/registry.sh && python tests/contract.py 0.26.0 0.30.0 0.32.0
@@ -69,6 +70,11 @@ figures: setup   ## everything up to the figures
 report: setup    ## everything up to the report
 	snakemake report --cores $(CORES) $(ARGS)
 
-clean:           ## remove results and logs, keep the environment
+clean:           ## remove results and logs, keep the environment and what was measured
 	find results -mindepth 1 -not -name .gitkeep -delete
 	rm -rf logs .snakemake
+	@if [ -d measured ]; then \
+	  echo "measured/ stays ($$(du -sh measured | cut -f1)): the next run puts results back; make forget removes it"; fi
+
+forget:          ## remove what was measured too, so that everything is measured again
+	rm -rf measured

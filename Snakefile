@@ -61,8 +61,7 @@ rule figures:
         every_cell(*FIGURES),
 
 
-onsuccess:
-    if Path(KEPT).is_dir():
-        from pdswitch.kept import forget_finished
+onstart:
+    from pdswitch.kept import use_results
 
-        forget_finished(Path(KEPT), Path(RESULTS))
+    use_results(Path(CONFIG.store_dir), Path(RESULTS))

@@ -68,6 +68,10 @@ class Checkout:
         """Change top-level keys of the config."""
         (self.folder / CONFIG_FILE).write_text(yaml.safe_dump(self.config() | changes))
 
+    def configure_anew(self, config: dict[str, Any]) -> None:
+        """Write another config."""
+        (self.folder / CONFIG_FILE).write_text(yaml.safe_dump(config))
+
     def copy_to(self, folder: Path) -> "Checkout":
         """Copy the project with its results, times included, to another place."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True, symlinks=True)

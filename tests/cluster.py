@@ -8,6 +8,7 @@ from collections.abc import Callable
 import yaml
 
 from checkout import Checkout
+from pdswitch.kept import read_entry
 
 COMMAND_TIMEOUT_S = 20
 
@@ -66,10 +67,11 @@ class Cluster:
         return (self.checkout.folder / "output.txt").read_text()[-6000:]
 
     def kept(self) -> set[bytes]:
-        """What runs that are kept aside have measured."""
+        """What runs of the sweep that are in the store have measured."""
         # Not those that are being put there, whose names begin with a dot.
-        found = self.checkout.folder.glob("results/.kept/[0-9a-f]*/run.json")
-        return {path.read_bytes() for path in found}
+        found = self.checkout.folder.glob("measured/[0-9a-f]*.kept")
+        entries = map(read_entry, found)
+        return {e.files["run.json"] for e in entries if e.dependencies["stage"] == "throughput"}
 
     def measured(self) -> set[bytes]:
         """What the runs among the results have measured."""

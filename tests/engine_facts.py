@@ -4,7 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from pdswitch.engine.job import add_engine_arguments, engine_of
+from pdswitch.engine.client import Engine
+from pdswitch.engine.job import add_engine_arguments, run_job
 
 
 def main() -> None:
@@ -12,10 +13,13 @@ def main() -> None:
     add_engine_arguments(parser)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    with engine_of(arguments) as engine:
+
+    def write(engine: Engine) -> None:
         host = Path(f"/proc/{engine.facts['pid']}/environ")
         variables = dict(line.split("=", 1) for line in host.read_text().split("\0") if line)
         arguments.output.write_text(json.dumps({"facts": engine.facts, "variables": variables}))
+
+    run_job(__file__, arguments, [arguments.output], write)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,19 @@ class StandInEngine:
 class ServedStandIn:
     """The host's thread and what it serves."""
 
-    def __init__(self, root: Path, idle_timeout_s: float = 300.0, key: str = KEY) -> None:
+    def __init__(
+        self,
+        root: Path,
+        idle_timeout_s: float = 300.0,
+        key: str = KEY,
+        devices: Sequence[str] = ("cpu",),
+    ) -> None:
         self.engine = StandInEngine()
-        self.directory = DeviceDirectory("cpu", root)
+        self.directory = DeviceDirectory(devices[0], root)
         me = os.getpid()
         self.note = EngineNote(me, start_time(me), key, str(root / "log"))
-        write_note(self.directory.note, self.note)
+        for device in devices:
+            write_note(DeviceDirectory(device, root).note, self.note)
         self.owners = Owners()
         self.host = Host(self.engine, key, self.directory, idle_timeout_s, self.owners)
         self.error: BaseException | None = None

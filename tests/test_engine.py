@@ -177,7 +177,7 @@ class Client:
 @contextlib.contextmanager
 def connection_to(spec: EngineSpec, runtime: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(DeviceDirectory(spec.device_label, runtime).socket))
+        connection.connect(str(DeviceDirectory("cpu", runtime).socket))
         yield connection
 
 
@@ -213,13 +213,13 @@ def test_the_results_say_what_was_run_and_under_what_conditions(spec, runtime):
 
 def test_the_socket_is_closed_to_others(spec, runtime):
     with opened(spec, runtime):
-        directory = DeviceDirectory(spec.device_label, runtime)
+        directory = DeviceDirectory("cpu", runtime)
         assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
         assert stat.S_IMODE(directory.socket.stat().st_mode) == 0o600
     directory.path.chmod(0o755)
     try:
         with pytest.raises(PermissionError, match="mode 0700"):
-            DeviceDirectory(spec.device_label, runtime)
+            DeviceDirectory("cpu", runtime)
     finally:
         directory.path.chmod(0o700)
 
@@ -282,7 +282,7 @@ def test_thousands_of_bad_frames_do_not_end_the_engine(spec, runtime):
     with connection_to(spec, runtime) as connection:
         send(connection, THIS_PROCESS)
         receive(connection, FromHost)
-        socket_path = DeviceDirectory(spec.device_label, runtime).socket
+        socket_path = DeviceDirectory("cpu", runtime).socket
         answers = fuzz(socket_path, random.Random(8), BAD_FRAMES, spoilt)
         assert min(answers.values()) > 10
     assert serves(spec, runtime) == pid
@@ -324,7 +324,7 @@ def test_of_two_clients_one_waits_and_says_for_whom(spec, runtime, tmp_path):
 
 def test_a_holder_that_has_gone_is_not_waited_for(spec, runtime):
     pid = serves(spec, runtime)
-    holder = DeviceDirectory(spec.device_label, runtime).holder
+    holder = DeviceDirectory("cpu", runtime).holder
     said: list[str] = []
     for content in (b"half a no", msgspec.json.encode(Holder(1, 1, "/nowhere"))):
         holder.write_bytes(content)
@@ -380,7 +380,7 @@ def test_killed_in_mid_run_it_fails_with_its_log_and_the_next_client_gets_a_new_
         (log,) = (runtime / "logs").iterdir()
         assert f"The end of its log {log}:" in str(caught.value)
         assert log.read_text().splitlines()[-1] in str(caught.value)
-    directory = DeviceDirectory(spec.device_label, runtime)
+    directory = DeviceDirectory("cpu", runtime)
     assert directory.socket.exists()  # stale
     assert read_note(directory.note, EngineNote).pid == pid  # stale
     assert serves(spec, runtime) != pid
@@ -389,7 +389,7 @@ def test_killed_in_mid_run_it_fails_with_its_log_and_the_next_client_gets_a_new_
 def test_an_engine_whose_note_nobody_understands_is_replaced(spec, runtime):
     pid = serves(spec, runtime)
     # As an engine of the first version wrote it.
-    directory = DeviceDirectory(spec.device_label, runtime)
+    directory = DeviceDirectory("cpu", runtime)
     directory.note.write_text(f'{{"pid":{pid},"started":1763897.25,"key":"x","log":"y"}}')
     assert serves(spec, runtime) != pid
     await_gone(pid)
@@ -398,7 +398,7 @@ def test_an_engine_whose_note_nobody_understands_is_replaced(spec, runtime):
 def test_a_used_again_process_id_harms_nobody_and_a_starting_engine_is_taken_over(
     spec, runtime, tmp_path
 ):
-    directory = DeviceDirectory(spec.device_label, runtime)
+    directory = DeviceDirectory("cpu", runtime)
     note = read_note(directory.note, EngineNote)
     other = msgspec.structs.replace(spec, n_slots=2)
     stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
@@ -428,7 +428,7 @@ def test_other_settings_replace_the_engine_and_idle_ones_leave(spec, runtime):
     assert "replacing an engine with other settings" in said
     assert group_of(first) == []
     await_gone(second)
-    directory = DeviceDirectory(spec.device_label, runtime)
+    directory = DeviceDirectory("cpu", runtime)
     assert not directory.socket.exists()
     assert not directory.note.exists()
 

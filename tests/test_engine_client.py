@@ -201,7 +201,7 @@ def test_a_job_whose_workflow_ends_while_it_waits_gives_up(tmp_path, root):
     )
     script = tmp_path / "snakemake"
     script.write_text(workflow)
-    with client._hold(directory, workflow_process(), print):
+    with client._hold([directory], workflow_process(), print):
         process = subprocess.Popen(
             [
                 *(sys.executable, str(script), "x", "-c", job),
@@ -243,7 +243,7 @@ def test_who_holds_the_device_is_told_once_and_only_while_it_lives(tmp_path):
             "from pathlib import Path\n"
             "from pdswitch.engine import client\n"
             "from pdswitch.engine.device import DeviceDirectory\n"
-            "with client._hold(DeviceDirectory('cpu', Path(sys.argv[1])), "
+            "with client._hold([DeviceDirectory('cpu', Path(sys.argv[1]))], "
             "client.workflow_process(), print):\n"
             "    print('held', flush=True)\n"
             "    time.sleep(60)\n",
@@ -259,7 +259,7 @@ def test_who_holds_the_device_is_told_once_and_only_while_it_lives(tmp_path):
         said: list[str] = []
         # Freed by the system when its holder is killed.
         subprocess.Popen(["sh", "-c", f"sleep 1; kill -9 {holder.pid}"])
-        with client._hold(directory, workflow_process(), said.append):
+        with client._hold([directory], workflow_process(), said.append):
             assert said == [
                 f"waiting for the device: process {holder.pid} in {tmp_path} is using it"
             ]

@@ -3,8 +3,10 @@
 import msgspec
 import pytest
 
+from pdswitch.engine import gpus
 from pdswitch.engine.client import log_name
 from pdswitch.engine.device import JOB_VARIABLES, runtime_root
+from pdswitch.engine.gpus import Gpu, devices_of, kinds_of, list_gpus
 from pdswitch.engine.spec import EngineSpec
 
 
@@ -35,24 +37,81 @@ def test_two_jobs_on_a_node_do_not_take_their_devices_for_one(
     assert runtime_root() == tmp_path / name
 
 
-@pytest.mark.parametrize(
-    ("visible", "count", "label"),
-    [
-        ("", 1, "gpu-0"),
-        ("0", 1, "gpu-0"),
-        ("0,1", 1, "gpu-0"),
-        ("3, 1", 2, "gpu-3-1"),
-        ("", 2, "gpu-0-1"),
-        ("GPU-8f/1", 1, "gpu-GPU-8f_1"),
-    ],
-)
-def test_an_engine_is_named_by_the_devices_it_takes(visible, count, label):
+LISTED = """\
+GPU 0: NVIDIA H200 (UUID: GPU-aa11)
+GPU 1: NVIDIA A100-SXM4-80GB (UUID: GPU-bb22)
+  MIG 1g.10gb     Device  0: (UUID: MIG-cc33)
+  MIG 2g.20gb     Device  1: (UUID: MIG-dd44)
+"""
+
+
+@pytest.fixture
+def two_gpus(tmp_path, monkeypatch):
+    """An nvidia-smi that lists two GPUs, one of them partitioned."""
+    script = tmp_path / "nvidia-smi"
+    script.write_text(f"#!/bin/sh\ncat <<'END'\n{LISTED}END\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+
+def spec_on(visible: str, count: int = 1) -> EngineSpec:
     sizes = {"n_slots": 8, "max_model_len": 64, "max_num_batched_tokens": 64}
-    spec = EngineSpec(
+    return EngineSpec(
         model="m", device="cuda", visible_devices=visible, tensor_parallel_size=count, **sizes
     )
-    assert spec.device_label == label
-    assert msgspec.structs.replace(spec, device="cpu").device_label == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "devices"),
+    [
+        ("", 1, ["gpu-0"]),
+        ("0", 1, ["gpu-0"]),
+        ("00", 1, ["gpu-0"]),
+        ("0,1", 1, ["gpu-0"]),
+        ("3, 1", 2, ["gpu-1", "gpu-3"]),
+        ("1,3", 2, ["gpu-1", "gpu-3"]),
+        ("", 2, ["gpu-0", "gpu-1"]),
+        ("GPU-8f1", 1, ["gpu-GPU-8f1"]),
+    ],
+)
+def test_an_engine_takes_the_first_visible_devices(monkeypatch, visible, count, devices):
+    monkeypatch.setattr(gpus, "list_gpus", list)
+    assert devices_of(spec_on(visible, count)) == devices
+    assert devices_of(msgspec.structs.replace(spec_on(visible, count), device="cpu")) == ["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "kind"),
+    [
+        ("0", "gpu-0", "NVIDIA H200"),
+        ("GPU-aa11", "gpu-0", "NVIDIA H200"),
+        ("GPU-bb", "gpu-1", "NVIDIA A100-SXM4-80GB"),
+        ("MIG-dd44", "gpu-MIG-dd44", "NVIDIA A100-SXM4-80GB MIG 2g.20gb"),
+        ("GPU-ee55", "gpu-GPU-ee55", None),
+        ("7", "gpu-7", None),
+    ],
+)
+def test_a_gpu_is_the_same_by_number_and_by_uuid(two_gpus, visible, device, kind):
+    assert devices_of(spec_on(visible)) == [device]
+    assert kinds_of(spec_on(visible)) == [kind]
+
+
+def test_the_kinds_of_several_gpus_are_those_of_all(two_gpus):
+    assert kinds_of(spec_on("1,0", 2)) == ["NVIDIA A100-SXM4-80GB", "NVIDIA H200"]
+    assert kinds_of(msgspec.structs.replace(spec_on("0"), device="cpu")) == []
+
+
+def test_what_nvidia_smi_does_not_list_is_not_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert list_gpus() == []
+    script = tmp_path / "nvidia-smi"
+    script.write_text("#!/bin/sh\necho GPU 0: half a li\n")
+    script.chmod(0o755)
+    assert list_gpus() == []
+    script.write_text("#!/bin/sh\necho 'GPU 0: a kind (UUID: GPU-x)'\nexit 9\n")
+    assert list_gpus() == []
+    script.write_text("#!/bin/sh\necho 'GPU 0: a kind (UUID: GPU-x)'\n")
+    assert list_gpus() == [Gpu(0, "GPU-x", "a kind")]
 
 
 def test_engines_that_start_in_the_same_second_do_not_share_a_log(monkeypatch):

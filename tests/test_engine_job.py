@@ -1,4 +1,4 @@
-"""What goes wrong in a measured job ends it in one sentence."""
+"""A measured job puts back what was kept, or measures; what goes wrong ends it in one sentence."""
 
 import argparse
 import contextlib
@@ -30,10 +30,13 @@ MODEL = {
 }
 
 
-def parse(model: str = "model.json") -> argparse.Namespace:
+SCRIPT = "workflow/scripts/throughput.py"
+
+
+def parse(model: str = "model.json", *more: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     job.add_engine_arguments(parser)
-    return parser.parse_args(["--model", model, "--engine", ENGINE])
+    return parser.parse_args(["--model", model, "--engine", ENGINE, *more])
 
 
 @pytest.fixture
@@ -44,16 +47,43 @@ def opened(monkeypatch):
     @contextlib.contextmanager
     def open_engine(spec, **options):
         seen.update(options, spec=spec)
-        yield seen["engine"]
+        seen.get("while_it_waits", lambda: None)()
+        yield seen["engine"] if options["still_wanted"]() else None
 
     monkeypatch.setattr(job, "open_engine", open_engine)
     return seen
 
 
 @pytest.fixture
-def arguments(tmp_path, opened):
+def arguments(tmp_path, opened, root, monkeypatch):
     (tmp_path / "model.json").write_text(json.dumps(MODEL))
-    return parse(str(tmp_path / "model.json"))
+    monkeypatch.chdir(root)
+    return parse(str(tmp_path / "model.json"), "--store", str(tmp_path / "measured"))
+
+
+class Output:
+    """The one file of a job, and how often it was measured."""
+
+    def __init__(self, folder) -> None:
+        self.path = folder / "run.json"
+        self.measured = 0
+
+    def serve(self, engine) -> None:
+        self.measured += 1
+        self.path.write_text(f"measured {self.measured}")
+
+
+@pytest.fixture
+def output(tmp_path) -> Output:
+    return Output(tmp_path)
+
+
+def run(arguments, output) -> None:
+    job.run_job(SCRIPT, arguments, [output.path], output.serve)
+
+
+def refuse(_):
+    pytest.fail("it must not be used")
 
 
 @pytest.mark.parametrize(
@@ -68,25 +98,27 @@ def arguments(tmp_path, opened):
         ),
     ],
 )
-def test_errors_are_sentences(arguments, error, sentence):
-    with pytest.raises(SystemExit) as caught, job.engine_of(arguments):
+def test_errors_are_sentences(arguments, output, error, sentence):
+    def fail(_):
         raise error
+
+    with pytest.raises(SystemExit) as caught:
+        job.run_job(SCRIPT, arguments, [output.path], fail)
     assert str(caught.value).startswith(sentence)
 
 
-def test_an_engine_that_is_not_as_asked_for_measures_nothing(arguments, opened):
+def test_an_engine_that_is_not_as_asked_for_measures_nothing(arguments, opened, output):
     opened["engine"].facts["environment"]["OMP_NUM_THREADS"] = "2"
-    said = pytest.raises(SystemExit, match="nobody asked for: OMP_NUM_THREADS")
-    with said, job.engine_of(arguments):
-        pytest.fail("it must not be used")
+    with pytest.raises(SystemExit, match="nobody asked for: OMP_NUM_THREADS"):
+        job.run_job(SCRIPT, arguments, [output.path], refuse)
 
 
-def test_a_hidden_gpu_is_not_taken(arguments, monkeypatch):
+def test_a_hidden_gpu_is_not_taken(arguments, output, monkeypatch):
     arguments.engine = msgspec.structs.replace(arguments.engine, device="cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    said = pytest.raises(SystemExit, match=r"which hides all GPUs; unset it, or set engine\.device")
-    with said, job.engine_of(arguments):
-        pytest.fail("it must not be used")
+    sentence = r"which hides all GPUs; unset it, or set engine\.device"
+    with pytest.raises(SystemExit, match=sentence):
+        job.run_job(SCRIPT, arguments, [output.path], refuse)
 
 
 def test_how_long_an_engine_is_kept_and_waited_for_is_set_by_the_workflow(monkeypatch):
@@ -97,8 +129,51 @@ def test_how_long_an_engine_is_kept_and_waited_for_is_set_by_the_workflow(monkey
     assert (parsed.idle_timeout_s, parsed.start_timeout_s, parsed.run_timeout_s) == (1.5, 2.5, 3.5)
 
 
-def test_the_job_s_limits_reach_the_engine(arguments, opened):
-    with job.engine_of(arguments) as engine:
-        assert engine is opened["engine"]
+def test_the_job_s_limits_reach_the_engine(arguments, opened, output):
+    run(arguments, output)
     assert opened["run_timeout_s"] == 86400
     assert opened["spec"].n_slots == 2
+
+
+def test_what_was_kept_is_put_back_without_an_engine(arguments, opened, output):
+    run(arguments, output)
+    opened.clear()
+    output.path.unlink()
+    run(arguments, output)
+    assert output.measured == 1
+    assert output.path.read_text() == "measured 1"
+    # No device was asked for either.
+    assert opened == {}
+
+
+def test_what_another_workflow_measured_while_the_job_waited_is_put_back(
+    arguments, opened, output, tmp_path
+):
+    other = Output(tmp_path / "other")
+    other.path.parent.mkdir()
+    opened["while_it_waits"] = lambda: (opened.pop("while_it_waits"), run(arguments, other))
+    run(arguments, output)
+    assert (other.measured, output.measured) == (1, 0)
+    assert output.path.read_text() == "measured 1"
+
+
+def test_a_run_that_failed_is_not_kept(arguments, opened, output):
+    def fail(engine):
+        output.serve(engine)
+        raise EngineError("it died")
+
+    with pytest.raises(SystemExit, match="it died"):
+        job.run_job(SCRIPT, arguments, [output.path], fail)
+    run(arguments, output)
+    assert output.measured == 2
+
+
+def test_where_no_one_says_which_gpus_there_are_nothing_is_kept(
+    arguments, output, monkeypatch, capsys
+):
+    monkeypatch.setattr(job, "identity", lambda spec: None)
+    for times in (1, 2):
+        run(arguments, output)
+        assert output.measured == times
+        assert "nvidia-smi does not say which GPUs there are" in capsys.readouterr().err
+        arguments = parse(str(arguments.model), "--store", "measured")

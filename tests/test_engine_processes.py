@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -25,13 +26,20 @@ time.sleep(60)
 
 
 @pytest.fixture
-def start(root):
+def log(tmp_path) -> Path:
+    """Where the hosts write their errors."""
+    return tmp_path / "host.log"
+
+
+@pytest.fixture
+def start(root, log):
     hosts = []
 
     def start(*arguments: str) -> tuple[subprocess.Popen, int]:
         host = subprocess.Popen(
             [sys.executable, "-c", HOST, HOST_MODULE, *arguments],
             stdout=subprocess.PIPE,
+            stderr=log.open("ab"),
             env=os.environ | {"PYTHONPATH": str(root / "workflow")},
             text=True,
             start_new_session=True,
@@ -115,13 +123,75 @@ def test_nothing_outlives_a_host_that_is_killed(start, number):
     await_empty(host.pid)
 
 
-def test_an_engine_killed_before_leaves_nothing_to_end(start):
+def test_of_an_engine_killed_before_nothing_is_left(start, log):
     host, _ = start()
     started = start_time(host.pid)
+    # Without its watcher: that would end the group by itself.
+    for process in psutil.Process(host.pid).children():
+        if "watch" in str(process.cmdline()):
+            process.kill()
     host.kill()
     host.wait()
-    end_engine(host.pid, started)
+    assert members(host.pid) != []
+    end_engine(host.pid, started, str(log))
     assert members(host.pid) == []
+
+
+def test_a_log_that_was_removed_still_tells_whose_group_it_is(start, log):
+    host, _ = start()
+    started = start_time(host.pid)
+    os.kill(psutil.Process(host.pid).children()[0].pid, signal.SIGSTOP)
+    log.unlink()
+    host.kill()
+    host.wait()
+    end_engine(host.pid, started, str(log))
+    assert members(host.pid) == []
+
+
+# Leads a group, leaves a process in it, and ends.
+LEADER = "import subprocess; print(subprocess.Popen(['sleep', '60'], stdout=2).pid, flush=True)"
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("shift", [0, 1, -1])
+def test_a_stranger_s_group_with_the_id_of_an_engine_is_left_alone(tmp_path, shift, known):
+    with (tmp_path / "strangers.log").open("wb") as log:
+        leader = subprocess.Popen(
+            [sys.executable, "-c", LEADER],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+        child = int(leader.stdout.readline())
+    try:
+        leader.communicate()
+        started = start_time(child) + shift
+        end_engine(leader.pid, started, str(tmp_path / "engine.log") if known else None)
+        assert start_time(child) is not None
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_host_started_from_a_script_does_not_end_the_script(root, log):
+    script = subprocess.Popen(
+        ["sh", "-c", 'sleep 60 & "$@" & wait', "sh", sys.executable, "-c", HOST, HOST_MODULE],
+        stdout=subprocess.PIPE,
+        stderr=log.open("ab"),
+        env=os.environ | {"PYTHONPATH": str(root / "workflow")},
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        child = psutil.Process(int(script.stdout.readline()))
+        host = child.parent()
+        group = os.getpgid(host.pid)
+        assert group == host.pid
+        host.kill()
+        await_empty(group)
+        assert script.poll() is None
+    finally:
+        os.killpg(script.pid, signal.SIGKILL)
+        script.communicate()
 
 
 @pytest.mark.parametrize("shift", [0, 1])

@@ -103,6 +103,10 @@ def test_the_number_of_shards_matters_to_the_report_alone(shared):
     assert shared.planned_jobs("--config", "shards=2") == ["report"]
 
 
+def test_the_store_matters_to_the_report_alone(shared):
+    assert shared.planned_jobs("--config", "store_dir=elsewhere", "store_gb=0") == ["report"]
+
+
 def test_one_dataset_s_option_reruns_its_chain_alone(copy):
     datasets = copy.config()["datasets"]
     copy.configure(datasets=datasets | {"own": datasets["own"] | {"shuffle": True}})

@@ -1,8 +1,8 @@
 """vLLM's own server with the plug-in, asked by the openai client."""
 
 import asyncio
+import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import openai
+import psutil
 import pytest
 
 from pdswitch.policy import Policy, ThresholdTable
@@ -68,19 +69,16 @@ def server(tiny_model, tmp_path_factory, command_environment):
         await_health(f"http://127.0.0.1:{port}/health", process, log)
         yield Server(f"http://127.0.0.1:{port}/v1", records, log)
     finally:
+        # By their start times: once the server has been waited for, its id may be another's.
+        running = process.poll() is None
+        started = psutil.Process(process.pid).children(recursive=True) if running else []
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(30)
         finally:
-            # Whatever it started and left behind.
-            kill_group(process.pid)
-
-
-def kill_group(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # all of them have ended
+            for left in started:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    left.kill()
 
 
 def await_health(url: str, process: subprocess.Popen, log: Path) -> None:

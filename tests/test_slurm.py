@@ -103,7 +103,6 @@ def test_nothing_is_measured_twice(cluster, cut_off, finished):
     measured = cluster.measured()
     assert cut_off <= measured
     assert len(measured) > len(cut_off) > 0
-    assert not (finished.folder / "results/.kept").exists()
 
 
 def test_all_results_are_there_and_there_is_nothing_left_to_do(finished):

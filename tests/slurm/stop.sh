@@ -11,13 +11,14 @@ done
 for name in slurmd slurmctld munged; do
   pid=$(cat "$folder/$name.pid" 2>/dev/null) || continue
   # The id may be another process's by now.
-  [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$name" ] || continue
+  runs() { [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$name" ]; }
+  runs || continue
   kill "$pid"
   for _ in $(seq 50); do
-    kill -0 "$pid" 2>/dev/null || break
+    runs || break
     sleep 0.1
   done
-  kill -0 "$pid" 2>/dev/null && kill -KILL "$pid"
+  runs && kill -KILL "$pid"
 done
 for name in slurm.conf gres.conf; do
   [ "$(readlink "/etc/slurm/$name")" = "$folder/$name" ] && rm "/etc/slurm/$name"

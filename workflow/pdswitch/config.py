@@ -296,6 +296,18 @@ class Config(DatasetSettings, ModelSettings):
     )
     seed: int = Field(0, ge=0, description="Seed of shuffles and random prompts.")
     output_dir: str = Field("results", min_length=1, description="Where everything is written.")
+    store_dir: str = Field(
+        "measured",
+        min_length=1,
+        description="Folder of what was measured: it is put back when the same is wanted again "
+        "(docs/reruns.md). Workflows that name the same folder share it.",
+    )
+    store_gb: float = Field(
+        5,
+        ge=0,
+        description="What was used longest ago is removed from store_dir beyond this size. "
+        "0: nothing is kept or put back.",
+    )
     sampling: Sampling = Field(default_factory=Sampling, description="Sampling of the answers.")
 
     @model_validator(mode="before")

@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import sys
+import time
 from functools import cache
 from importlib import metadata
 
@@ -23,6 +24,7 @@ from pdswitch.datasets.source import input_files
 from pdswitch.engine.processes import start_time
 from pdswitch.model import WHEEL_PREFIX, model_files, model_slug
 from pdswitch.sources import stage_sources
+from snakemake.settings.types import DAGSettings
 
 try:
     CONFIG = parse_config(config, workflow.config_settings.config)
@@ -30,12 +32,29 @@ except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
 RESULTS = CONFIG.output_dir.rstrip("/")
-# Runs of cluster jobs, until the workflow has ended well; see pdswitch.kept.
-KEPT = f"{RESULTS}/.kept"
+
+# As part of a command that Snakemake formats.
+STORE = shlex.quote(CONFIG.store_dir).replace("{", "{{").replace("}", "}}")
+
+# When the workflow began, and what it was told to run again: its jobs on a cluster, which are
+# processes of their own, must know both. See pdswitch.kept.
+if workflow.is_main_process:
+    asked = workflow.dag_settings or DAGSettings()
+    os.environ["PDSWITCH_WORKFLOW_BEGAN"] = str(time.time())
+    forced = {*asked.forcerun, *(asked.targets if asked.forcetargets else ())}
+    os.environ["PDSWITCH_FORCED"] = json.dumps(
+        "everything" if asked.forceall else sorted(forced)
+    )
+
+
+envvars:
+    "PDSWITCH_WORKFLOW_BEGAN",
+    "PDSWITCH_FORCED",
+
 
 # Scripts import the library of this checkout, wherever it lies. How long an engine is kept and
-# waited for is no param, because no result depends on it: a change reruns nothing. A job whose
-# workflow is killed while it starts must still know that it had one.
+# waited for, and the store, are no params, because no result depends on them: a change reruns
+# nothing. A job whose workflow is killed while it starts must still know that it had one.
 shell.prefix(
     f"set -euo pipefail; export PYTHONPATH={shlex.quote(os.path.join(workflow.basedir, 'workflow'))}"
     "${{PYTHONPATH:+:$PYTHONPATH}}"
@@ -43,7 +62,7 @@ shell.prefix(
     f" PDSWITCH_IDLE_TIMEOUT_S={CONFIG.engine.idle_timeout_s}"
     f" PDSWITCH_START_TIMEOUT_S={CONFIG.engine.start_timeout_s}"
     f" PDSWITCH_RUN_TIMEOUT_S={CONFIG.engine.run_timeout_s}"
-    f"{f' PDSWITCH_KEPT={shlex.quote(KEPT)}' if workflow.remote_exec else ''}; "
+    f" PDSWITCH_STORE={STORE} PDSWITCH_STORE_GB={CONFIG.store_gb}; "
 )
 
 # By the name they have in paths, in the order they are measured.
@@ -218,6 +237,22 @@ def run_arguments(dataset):
         f"--lengths {settings.lengths} --skip {settings.n_offline}"
         f" --max-output-tokens {settings.max_output_tokens}"
     )
+
+
+def again(rule):
+    """What a job says of a rule that Snakemake was told to run again: kept results are too old.
+
+    A function of the output is no param that Snakemake compares. A second try of the same workflow
+    finds what the first one measured.
+    """
+
+    def argument(wildcards, output):
+        forced = json.loads(os.environ["PDSWITCH_FORCED"])
+        if forced == "everything" or not {rule, *output}.isdisjoint(forced):
+            return f"--kept-since {os.environ['PDSWITCH_WORKFLOW_BEGAN']}"
+        return ""
+
+    return argument
 
 
 def fixed_policy(wildcards):

@@ -25,6 +25,7 @@ rule online:
         engine=1,
         gpu=gpus_of,
     params:
+        again=again("online"),
         engine=lambda wildcards: engine_options(
             wildcards.model, wildcards.n, swept=True
         ),
@@ -40,7 +41,7 @@ rule online:
         ),
         folder=lambda wildcards, output: os.path.dirname(output.run),
     shell:
-        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
+        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q} {params.again}"
         " --sampling {params.sampling:q} --prompts {input.prompts:q}"
         " --natural-lengths {input.lengths:q} {params.run} --policy {input.policy:q}"
         " --options {params.options:q} --output {params.folder:q} 2>&1 | tee {log:q}"

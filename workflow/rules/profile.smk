@@ -21,6 +21,7 @@ rule profile:
         engine=1,
         gpu=gpus_of,
     params:
+        again=again("profile"),
         engine=lambda wildcards: engine_options(wildcards.model, wildcards.n),
         options=options(
             num_prefill_samples=CONFIG.num_prefill_samples,
@@ -29,7 +30,7 @@ rule profile:
             seed=CONFIG.seed,
         ),
     shell:
-        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
+        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q} {params.again}"
         " --options {params.options:q}"
         " --steps {output.steps:q} --run {output.run:q} 2>&1 | tee {log:q}"
 

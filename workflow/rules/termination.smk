@@ -24,6 +24,7 @@ rule termination:
         engine=1,
         gpu=gpus_of,
     params:
+        again=again("termination"),
         engine=lambda wildcards: engine_options(wildcards.model, wildcards.n),
         sampling=SAMPLING,
         max_output_tokens=lambda wildcards: settings_of(
@@ -31,7 +32,7 @@ rule termination:
         ).max_output_tokens,
         lengths=lambda wildcards: settings_of(wildcards.dataset).lengths,
     shell:
-        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
+        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q} {params.again}"
         " --sampling {params.sampling:q} --prompts {input.prompts:q}"
         " --lengths {params.lengths}"
         " --max-output-tokens {params.max_output_tokens}"

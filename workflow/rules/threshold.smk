@@ -16,6 +16,7 @@ rule threshold:
     conda:
         ENVIRONMENT
     params:
+        again=again("threshold"),
         options=lambda wildcards: options(
             n_slots=int(wildcards.n),
             per_completion=CONFIG.per_completion,
@@ -27,4 +28,4 @@ rule threshold:
         ),
     shell:
         "python3 {input.sources[0]} --steps {input.steps:q} --termination {input.termination:q}"
-        " --options {params.options:q} --output {output:q} 2>&1 | tee {log:q}"
+        " --options {params.options:q} --output {output:q} {params.again} 2>&1 | tee {log:q}"

@@ -27,6 +27,7 @@ rule throughput:
         engine=1,
         gpu=gpus_of,
     params:
+        again=again("throughput"),
         engine=lambda wildcards: engine_options(
             wildcards.model, wildcards.n, swept=True
         ),
@@ -35,7 +36,7 @@ rule throughput:
         policy=lambda wildcards: fixed_policy(wildcards),
         folder=lambda wildcards, output: os.path.dirname(output.run),
     shell:
-        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q}"
+        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q} {params.again}"
         " --sampling {params.sampling:q} --prompts {input.prompts:q}"
         " --natural-lengths {input.lengths:q} {params.run} {params.policy}"
         " --rep {wildcards.rep} --output {params.folder:q} 2>&1 | tee {log:q}"
@@ -50,6 +51,7 @@ use rule throughput as throughput_mixed with:
         f"{LOGS}/policy=mixed-rep={{rep}}.log",
     priority: lambda wildcards: block_priority(wildcards.model, wildcards.rep, 0)
     params:
+        again=again("throughput_mixed"),
         engine=lambda wildcards: engine_options(
             wildcards.model, wildcards.n, swept=True
         ),

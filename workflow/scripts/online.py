@@ -6,10 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from pdswitch.engine.job import add_engine_arguments, engine_of
+from pdswitch.engine.client import Engine
+from pdswitch.engine.job import add_engine_arguments, run_job
 from pdswitch.files import read_json, write_parquet
-from pdswitch.measurement import add_request_arguments, measure, requests_of
+from pdswitch.measurement import RUN_FILES, add_request_arguments, measure, requests_of
 from pdswitch.policy import Policy
+
+HISTORY = "kstar_history.parquet"
 
 
 def main() -> None:
@@ -25,10 +28,14 @@ def main() -> None:
     arguments = parser.parse_args()
     fields = {"kind": "adaptive"} | read_json(arguments.policy) | arguments.options
     policy = msgspec.convert(fields, type=Policy)
-    with engine_of(arguments) as engine:
+
+    def serve(engine: Engine) -> None:
         run = measure(engine, policy, requests_of(arguments), arguments.sampling, label="online k*")
+        write_parquet(arguments.output / HISTORY, run.record.history_frame())
         run.write(arguments.output)
-        write_parquet(arguments.output / "kstar_history.parquet", run.record.history_frame())
+
+    outputs = [arguments.output / name for name in (HISTORY, *RUN_FILES)]
+    run_job(__file__, arguments, outputs, serve)
 
 
 if __name__ == "__main__":

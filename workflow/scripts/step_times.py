@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pdswitch.engine.job import add_engine_arguments, engine_of
+from pdswitch.engine.client import Engine
+from pdswitch.engine.job import add_engine_arguments, run_job
 from pdswitch.engine.protocol import Request, RunCommand
 from pdswitch.files import write_json, write_records
 from pdswitch.model import ModelManifest
@@ -35,8 +36,9 @@ def main() -> None:
     arguments = parser.parse_args()
     options = arguments.options
     model = msgspec.json.decode(arguments.model.read_bytes(), type=ModelManifest)
-    frames, conditions = [], []
-    with engine_of(arguments) as engine:
+
+    def serve(engine: Engine) -> None:
+        frames, conditions = [], []
         n_slots, budget = engine.facts["n_slots"], engine.facts["max_num_batched_tokens"]
         runs = plan(
             options["num_prefill_samples"],
@@ -67,6 +69,8 @@ def main() -> None:
         }
         write_records(arguments.steps, pd.concat(frames, ignore_index=True))
         write_json(arguments.run, facts)
+
+    run_job(__file__, arguments, [arguments.steps, arguments.run], serve)
 
 
 def random_requests(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from pdswitch.degenerate import is_degenerate
-from pdswitch.engine.job import add_engine_arguments, engine_of
+from pdswitch.engine.client import Engine
+from pdswitch.engine.job import add_engine_arguments, run_job
 from pdswitch.files import write_json, write_parquet
 from pdswitch.measurement import Measurement, dataset_requests, measure, natural_requests
 from pdswitch.policy import Policy
@@ -27,7 +28,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="output: run.json")
     arguments = parser.parse_args()
     prompts = pd.read_parquet(arguments.prompts)
-    with engine_of(arguments) as engine:
+
+    def serve(engine: Engine) -> None:
         if arguments.lengths == "dataset":
             requests = dataset_requests(prompts, arguments.max_output_tokens)
         else:
@@ -45,6 +47,8 @@ def main() -> None:
             served["truncated"] = prompts["reference_output_tokens"] > arguments.max_output_tokens
         write_parquet(arguments.requests, served)
         write_json(arguments.run, run.facts)
+
+    run_job(__file__, arguments, [arguments.requests, arguments.run], serve)
 
 
 def with_outputs(run: Measurement, prompts: pd.DataFrame) -> pd.DataFrame:

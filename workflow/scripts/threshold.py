@@ -12,6 +12,7 @@ import pandas as pd
 from scipy.linalg import block_diag
 
 from pdswitch.files import read_json, write_json
+from pdswitch.kept import add_store_arguments, kept_result
 from pdswitch.profiling.curves import measured_curves, step_times_of
 from pdswitch.profiling.fit import fit_steps
 from pdswitch.theory import (
@@ -45,7 +46,12 @@ def main() -> None:
         help="n_slots, per_completion, kstar_table, max_num_batched_tokens, seed; as JSON",
     )
     parser.add_argument("--output", type=Path, required=True, help="threshold.json")
+    add_store_arguments(parser)
     arguments = parser.parse_args()
+    # The same prediction again was made when it was made first: it stays sealed.
+    kept = kept_result(Path(__file__), arguments, [arguments.output], print)
+    if kept.restore():
+        return
     try:
         result = compute(
             pd.read_parquet(arguments.steps),
@@ -55,6 +61,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
     write_json(arguments.output, result)
+    kept.keep()
     print(
         f"k* = {result['k_star']} of {result['n_slots']} slots "
         f"(95 %: {result['k_star_range'][0]} to {result['k_star_range'][1]}); with measured curves "

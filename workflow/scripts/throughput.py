@@ -1,12 +1,11 @@
 """Measure one run: a fixed threshold k, or vLLM's own mixed policy, once."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from pdswitch.engine.job import add_engine_arguments, engine_of
-from pdswitch.kept import kept_run
-from pdswitch.measurement import add_request_arguments, measure, requests_of
+from pdswitch.engine.client import Engine
+from pdswitch.engine.job import add_engine_arguments, run_job
+from pdswitch.measurement import RUN_FILES, add_request_arguments, measure, requests_of
 from pdswitch.policy import Policy
 
 
@@ -21,10 +20,6 @@ def main() -> None:
     parser.add_argument("--rep", type=int, default=1, help="number of the repeat")
     parser.add_argument("--output", type=Path, required=True, help="folder for the records")
     arguments = parser.parse_args()
-    kept = kept_run([arguments.model, arguments.prompts, arguments.natural_lengths])
-    if kept.restore(arguments.output):
-        print("put back what a cluster job that was cut off had measured", file=sys.stderr)
-        return
     if arguments.threshold is None:
         policy, label = Policy(kind="mixed"), "mixed"
     else:
@@ -35,7 +30,8 @@ def main() -> None:
             max_hold_s=arguments.max_hold_s,
         )
         label = f"k={arguments.threshold}"
-    with engine_of(arguments) as engine:
+
+    def serve(engine: Engine) -> None:
         run = measure(
             engine,
             policy,
@@ -45,7 +41,8 @@ def main() -> None:
         )
         run.facts["rep"] = arguments.rep
         run.write(arguments.output)
-        kept.keep(arguments.output)
+
+    run_job(__file__, arguments, [arguments.output / name for name in RUN_FILES], serve)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -19,8 +19,10 @@ from typing import IO, Any
 import psutil
 from filelock import FileLock, Timeout
 
+from pdswitch.engine.claims import claim
 from pdswitch.engine.device import DeviceDirectory, EngineNote, Holder, read_note, write_note
 from pdswitch.engine.environment import engine_environment
+from pdswitch.engine.gpus import devices_of
 from pdswitch.engine.processes import HOST_MODULE, end_engine, start_time
 from pdswitch.engine.protocol import (
     SAY_PREFIX,
@@ -154,10 +156,12 @@ def open_engine(
     log_folder: Path,
     say: Say,
     root: Path | None = None,
-) -> Iterator[Engine]:
-    """Hold the device and give its engine, which is started or replaced if need be.
+    still_wanted: Callable[[], bool] = lambda: True,
+) -> Iterator[Engine | None]:
+    """Hold the devices and give their engine, which is started or replaced if need be.
 
-    The device is held until the context ends: two jobs never measure on it at the same time.
+    The devices are held until the context ends: two jobs never measure on one at the same time.
+    They belong to the job's workflow, if it has one, until that ends.
 
     Args:
         spec: the engine wanted.
@@ -167,6 +171,8 @@ def open_engine(
         log_folder: where the log of a newly started engine goes.
         say: takes lines about what is going on.
         root: folder of the device directories, for tests.
+        still_wanted: asked once the devices are held, which may have taken hours; if not, None is
+            given in place of an engine.
 
     Raises:
         EngineError: if it cannot be started; the message ends with the tail of its log.
@@ -174,16 +180,20 @@ def open_engine(
     # Before any waiting: a workflow that ends meanwhile is nobody's ancestor any more.
     owner = workflow_process()
     _refuse_orphan(owner)
-    directory = DeviceDirectory(spec.device_label, root)
-    with _hold(directory, owner, say):
-        engine = _reuse(spec.key(), directory, owner, start_timeout_s, run_timeout_s, say)
+    directories = [DeviceDirectory(device, root) for device in devices_of(spec)]
+    with _hold(directories, owner, say):
+        if not still_wanted():
+            yield None
+            return
+        engine = _reuse(spec.key(), directories, owner, start_timeout_s, run_timeout_s, say)
         if engine is None:
-            note = _start(spec, directory, owner, idle_timeout_s, log_folder, say)
+            note = _start(spec, directories, owner, idle_timeout_s, log_folder, say)
             try:
-                connection = _await_ready(directory, note, owner, start_timeout_s, say)
+                connection = _await_ready(directories[0], note, owner, start_timeout_s, say)
                 engine = Engine(connection, note, owner, run_timeout_s, say)
             except BaseException:
-                _clear(directory, note)
+                for directory in directories:
+                    _clear(directory, note)
                 raise
         with contextlib.closing(engine):
             yield engine
@@ -214,7 +224,33 @@ def _refuse_orphan(owner: Hello) -> None:
 
 
 @contextlib.contextmanager
-def _hold(directory: DeviceDirectory, owner: Hello, say: Say) -> Iterator[None]:
+def _hold(directories: Sequence[DeviceDirectory], owner: Hello, say: Say) -> Iterator[None]:
+    """Claim devices for the job's workflow, then lock them, in the order of their names."""
+    me = os.getpid()
+    holder = Holder(me, start_time(me) or 0, str(Path.cwd()))
+    if owner.owner_pid is not None and owner.owner_started is not None:
+        _claim(directories, Holder(owner.owner_pid, owner.owner_started, holder.folder), owner, say)
+    with contextlib.ExitStack() as locks:
+        for directory in directories:
+            locks.enter_context(_locked(directory, owner, say))
+            write_note(directory.holder, holder)
+        yield
+
+
+def _claim(
+    directories: Sequence[DeviceDirectory], workflow: Holder, owner: Hello, say: Say
+) -> None:
+    named = None
+    while (other := claim(directories, workflow)) is not None:
+        _refuse_orphan(owner)
+        if other != named:
+            say(f"waiting for the device: workflow {other.pid} in {other.folder} measures on it")
+            named = other
+        time.sleep(POLL_S)
+
+
+@contextlib.contextmanager
+def _locked(directory: DeviceDirectory, owner: Hello, say: Say) -> Iterator[None]:
     lock = FileLock(directory.lock)
     named = None
     while True:
@@ -228,8 +264,6 @@ def _hold(directory: DeviceDirectory, owner: Hello, say: Say) -> Iterator[None]:
                 say(f"waiting for the device: process {holder.pid} in {holder.folder} is using it")
                 named = holder
     try:
-        me = os.getpid()
-        write_note(directory.holder, Holder(me, start_time(me) or 0, str(Path.cwd())))
         yield
     finally:
         lock.release()
@@ -237,31 +271,37 @@ def _hold(directory: DeviceDirectory, owner: Hello, say: Say) -> Iterator[None]:
 
 def _reuse(
     key: str,
-    directory: DeviceDirectory,
+    directories: Sequence[DeviceDirectory],
     owner: Hello,
     start_timeout_s: float,
     run_timeout_s: float,
     say: Say,
 ) -> Engine | None:
-    """Connect to the device's engine if its key is this one; end any other, clear away a dead one.
+    """Connect to the devices' engine if its key is this one; end any other, clear away a dead one.
 
-    It may still be starting, for a client that has gone since, or be about to leave.
+    It may still be starting, for a client that has gone since, or be about to leave. Another may
+    take only some of these devices, and others besides.
     """
-    note = read_note(directory.note, EngineNote)
-    if note is None:
-        _end_unnamed(directory, say)
-        return None
-    if note.alive and note.key == key:
+    home = directories[0]
+    notes = [read_note(directory.note, EngineNote) for directory in directories]
+    note = notes[0]
+    gone = None
+    if note is not None and note.alive and note.key == key and notes == [note] * len(notes):
         try:
-            connection = _connect(directory)
+            connection = _connect(home)
             if connection is None:
-                connection = _await_ready(directory, note, owner, start_timeout_s, say)
+                connection = _await_ready(home, note, owner, start_timeout_s, say)
             return Engine(connection, note, owner, run_timeout_s, say)
         except EngineGoneError as error:
             say(f"starting anew: {str(error).partition('. ')[0]}")
-    elif note.alive:
-        say("replacing an engine with other settings")
-    _clear(directory, note)
+            gone = note
+    for directory, note in zip(directories, notes, strict=True):
+        if note is None:
+            _end_unnamed(directory, say)
+            continue
+        if note.alive and note != gone:
+            say("replacing an engine with other settings")
+        _clear(directory, note)
     return None
 
 
@@ -279,26 +319,30 @@ def _end_unnamed(directory: DeviceDirectory, say: Say) -> None:
 
 
 def _clear(directory: DeviceDirectory, note: EngineNote) -> None:
-    """End the engine of a note, if it still is that process, and remove its traces."""
-    end_engine(note.pid, note.started)
+    """End the engine of a note, if it still is that process, and remove its traces.
+
+    Those in the folders of other devices stay: whoever holds them may have a new engine there.
+    """
+    end_engine(note.pid, note.started, note.log)
     directory.note.unlink(missing_ok=True)
     directory.socket.unlink(missing_ok=True)
 
 
 def _start(
     spec: EngineSpec,
-    directory: DeviceDirectory,
+    directories: Sequence[DeviceDirectory],
     owner: Hello,
     idle_timeout_s: float,
     log_folder: Path,
     say: Say,
 ) -> EngineNote:
+    home = directories[0]
     log_folder.mkdir(parents=True, exist_ok=True)
     log = log_folder.absolute() / log_name(spec.key())
-    write_note(directory.spec, spec)
-    directory.socket.unlink(missing_ok=True)
+    write_note(home.spec, spec)
+    home.socket.unlink(missing_ok=True)
     # -P: a module in the workflow's folder must not stand in for one of the environment.
-    command = [sys.executable, "-P", "-m", HOST_MODULE, "--directory", str(directory.path)]
+    command = [sys.executable, "-P", "-m", HOST_MODULE, "--directory", str(home.path)]
     command += ["--idle-timeout-s", str(idle_timeout_s)]
     if owner.owner_pid is not None:
         command += ["--owner-pid", str(owner.owner_pid)]
@@ -320,9 +364,11 @@ def _start(
     # Named before it is ready: the next client must find it even if this one dies now.
     note = EngineNote(process.pid, start_time(process.pid) or 0, spec.key(), str(log))
     try:
-        write_note(directory.note, note)
+        # At home last: an engine that is not named there leaves by itself.
+        for directory in reversed(directories):
+            write_note(directory.note, note)
     except BaseException:
-        end_engine(note.pid, note.started)
+        end_engine(note.pid, note.started, note.log)
         raise
     return note
 

@@ -1,4 +1,4 @@
-"""Where the engine of a device keeps its socket, its lock and its notes."""
+"""The folder of a device: its lock, and the socket and the notes of the engine that takes it."""
 
 import os
 import re
@@ -41,7 +41,7 @@ class EngineNote(msgspec.Struct, frozen=True):
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """The job that holds a device's lock: its process and its working folder."""
+    """Who has a device: the process of a job or a workflow, and its working folder."""
 
     pid: int
     started: int
@@ -49,15 +49,15 @@ class Holder(msgspec.Struct, frozen=True):
 
     @property
     def alive(self) -> bool:
-        """Whether the job is still running."""
+        """Whether it is still running."""
         return is_alive(self.pid, self.started)
 
 
 class DeviceDirectory:
-    """The files of one device's engine.
+    """The files of one device. An engine on several has its socket in the folder of the first.
 
     Args:
-        label: `EngineSpec.device_label`.
+        label: one of `pdswitch.engine.gpus.devices_of`.
         root: None for the user's runtime folder, or PDSWITCH_RUNTIME_DIR where it is set.
 
     Raises:
@@ -96,13 +96,23 @@ class DeviceDirectory:
         return self.path / "holder.json"
 
     @property
+    def claim(self) -> Path:
+        """A `Holder`, the workflow that the device belongs to; counts while that lives."""
+        return self.path / "claim.json"
+
+    @property
+    def claim_lock(self) -> Path:
+        """Held while a claim is looked at and changed."""
+        return self.path / "claim.lock"
+
+    @property
     def spec(self) -> Path:
         """The spec the host was started with."""
         return self.path / "spec.json"
 
     @property
     def note(self) -> Path:
-        """An `EngineNote`."""
+        """An `EngineNote`; an engine on several devices has one in the folder of each."""
         return self.path / "engine.json"
 
 

@@ -1,11 +1,10 @@
-"""The arguments that every job on the engine shares, and the engine they ask for."""
+"""What every job on the engine shares: its arguments, the store, and the engine they ask for."""
 
 import argparse
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,9 @@ from tqdm import tqdm
 from pdswitch.engine.client import RUN_TIMEOUT_S, Engine, EngineError, open_engine
 from pdswitch.engine.compliance import departures
 from pdswitch.engine.configure import EngineOptions, make_spec
+from pdswitch.engine.identity import identity
+from pdswitch.engine.spec import EngineSpec
+from pdswitch.kept import add_store_arguments, has_store, kept_result
 from pdswitch.model import ModelManifest
 
 
@@ -47,29 +49,58 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sampling", type=json.loads, default={"temperature": 0.0}, help="SamplingParams, as JSON"
     )
+    add_store_arguments(parser)
 
 
-@contextlib.contextmanager
-def engine_of(arguments: argparse.Namespace) -> Iterator[Engine]:
-    """Open the engine that a job's arguments ask for.
+def run_job(
+    script: str, arguments: argparse.Namespace, outputs: list[Path], serve: Callable[[Engine], None]
+) -> None:
+    """Put a stage's outputs back if they were kept, or measure and keep them.
 
-    Its errors, and those of writing the results inside the context, end the job in a sentence.
+    Errors end the job in a sentence, those of writing the outputs included.
+
+    Args:
+        script: the stage's `__file__`.
+        arguments: its command line.
+        outputs: the files it writes; the last one says that the result is whole.
+        serve: measures on an open engine and writes the outputs.
     """
-    model = msgspec.json.decode(arguments.model.read_bytes(), type=ModelManifest)
     try:
-        with open_engine(
-            make_spec(arguments.engine, model),
-            idle_timeout_s=arguments.idle_timeout_s,
-            start_timeout_s=arguments.start_timeout_s,
-            run_timeout_s=arguments.run_timeout_s,
-            log_folder=arguments.engine_logs,
-            say=_say,
-        ) as engine:
-            if reasons := departures(engine.facts):
-                raise EngineError("; ".join(reasons))
-            yield engine
+        model = msgspec.json.decode(arguments.model.read_bytes(), type=ModelManifest)
+        spec = make_spec(arguments.engine, model)
+        measured_on = identity(spec) if has_store(arguments) else None
+        if has_store(arguments) and measured_on is None:
+            _say("nothing is kept or put back: nvidia-smi does not say which GPUs there are")
+            arguments.store = None
+        kept = kept_result(Path(script), arguments, outputs, _say, measured_on=measured_on)
+        # Another workflow may have measured the same while this job waited for the device.
+        if not kept.restore() and _measured(arguments, spec, serve, lambda: not kept.restore()):
+            kept.keep()
     except (EngineError, ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"error: {error}")
+
+
+def _measured(
+    arguments: argparse.Namespace,
+    spec: EngineSpec,
+    serve: Callable[[Engine], None],
+    still_wanted: Callable[[], bool],
+) -> bool:
+    with open_engine(
+        spec,
+        idle_timeout_s=arguments.idle_timeout_s,
+        start_timeout_s=arguments.start_timeout_s,
+        run_timeout_s=arguments.run_timeout_s,
+        log_folder=arguments.engine_logs,
+        say=_say,
+        still_wanted=still_wanted,
+    ) as engine:
+        if engine is None:
+            return False
+        if reasons := departures(engine.facts):
+            raise EngineError("; ".join(reasons))
+        serve(engine)
+        return True
 
 
 def _say(line: str) -> None:

@@ -34,30 +34,42 @@ def is_alive(pid: int, started: int) -> bool:
     return start_time(pid) == started
 
 
-def end_engine(pid: int, started: int) -> None:
+def end_engine(pid: int, started: int, log: str | None = None) -> None:
     """End an engine and all its processes; return when they have gone, and their memory with them.
 
-    A process that is not an engine, because the id was used again, is left alone.
+    A process that is not an engine, because the id was used again, is left alone, and so is a group
+    that somebody else leads or has led since.
+
+    Args:
+        pid: the engine's process, which leads its group.
+        started: see `start_time`.
+        log: where the engine writes. Of one that has gone already, only processes that write there
+            are known to be its own.
 
     Raises:
         TimeoutError: if they do not go even when killed.
     """
-    now = start_time(pid)
-    if now is not None and (now != started or not _is_engine(pid)):
-        return
-    if now is not None:
+    known: set[tuple[int, int]] = set()
+    if is_alive(pid, started):
+        if not _is_engine(pid):
+            return
+        known |= _group(pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while is_alive(pid, started) and time.monotonic() < deadline:
+            known |= _group(pid)
             time.sleep(POLL_S)
-    # While a process of its group is left, the system gives the id to nobody else.
+    # Ids of processes and groups are used again, but not while one member of the group is left.
+    members = _group(pid)
+    if not any(member in known or _writes_to(member[0], log) for member in members):
+        return
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     deadline = time.monotonic() + STOP_TIMEOUT_S
-    while group := _group(pid):
+    while left := [member for member, since in members if is_alive(member, since)]:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"processes {group} of an engine do not end, even when killed")
+            raise TimeoutError(f"processes {left} of an engine do not end, even when killed")
         time.sleep(POLL_S)
 
 
@@ -66,6 +78,9 @@ def end_group_with_this_process() -> None:
 
     vLLM's engine core would otherwise keep the device's memory after its parent was killed.
     """
+    if os.getpgrp() != os.getpid():
+        # Started by hand, in the group of somebody's shell or script.
+        os.setpgrp()
     code = f"from {__name__} import watch; watch({os.getpid()})"
     subprocess.Popen(
         [sys.executable, "-c", code],
@@ -102,12 +117,26 @@ def _is_engine(pid: int) -> bool:
         return False
 
 
-def _group(leader: int) -> list[int]:
-    """Return the processes of a group that have not ended."""
-    members = []
+def _writes_to(pid: int, log: str | None) -> bool:
+    """Whether a process has this file as its output or its error output."""
+    if log is None:
+        return False
+    for descriptor in (1, 2):
+        try:
+            target = str(Path(f"/proc/{pid}/fd/{descriptor}").readlink())
+        except OSError:  # ended, another user's, or closed
+            continue
+        if target.removesuffix(" (deleted)") == os.path.realpath(log):
+            return True
+    return False
+
+
+def _group(leader: int) -> set[tuple[int, int]]:
+    """Return the processes of a group that have not ended: ids and start times."""
+    members = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             fields = _stat(int(entry.name))
             if fields is not None and int(fields[GROUP_FIELD]) == leader:
-                members.append(int(entry.name))
+                members.add((int(entry.name), int(fields[START_TIME_FIELD])))
     return members

@@ -93,18 +93,13 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
-    def device_label(self) -> str:
-        """Name of the devices this engine occupies, as part of a file name.
-
-        vLLM takes the first of the visible ones. Two engines that share some of their devices only
-        have different names: give every workflow of a machine its own.
-        """
+    def devices(self) -> list[str]:
+        """The GPUs it takes, as CUDA_VISIBLE_DEVICES names them: vLLM takes the first of those."""
         if self.device == "cpu":
-            return "cpu"
+            return []
         count = self.tensor_parallel_size
-        visible = self.visible_devices.split(",") if self.visible_devices else range(count)
-        taken = [str(device).strip().replace("/", "_") for device in visible][:count]
-        return "-".join(["gpu", *taken])
+        visible = self.visible_devices or ",".join(map(str, range(count)))
+        return [device.strip() for device in visible.split(",")][:count]
 
 
 def source_digest() -> str:
