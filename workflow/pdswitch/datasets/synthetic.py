@@ -1,6 +1,6 @@
 """Requests whose lengths follow a law; the prompts are random token ids."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from pdswitch.datasets.source import Source
 BLOCK = 1024
 # Times as many as are wanted, at most: a law above max_input_tokens must come to an end.
 PATIENCE = 16
+OPTIONAL: frozenset[str] = frozenset()
 
 
 def columns(options: SyntheticOptions) -> list[set[str]]:
@@ -42,7 +43,7 @@ def records(options: SyntheticOptions, source: Source | None) -> Iterator[dict[s
             yield dict(zip(("input", "output"), pair, strict=True))
 
 
-def samples(record: dict[str, Any], place: int, options: SyntheticOptions) -> Iterator[Lengths]:
+def samples(record: Mapping[str, Any], place: int, options: SyntheticOptions) -> Iterator[Lengths]:
     """Yield the request of a pair of lengths."""
     yield Lengths(f"synthetic-{place}", record["input"], record["output"], place)
 
