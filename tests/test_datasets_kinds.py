@@ -451,6 +451,15 @@ def test_lengths_follow_their_law(law, mean, deviation):
     assert lengths.std() == pytest.approx(deviation, rel=0.08, abs=1e-9)
 
 
+@pytest.mark.parametrize("law", ["lognormal", "gamma"])
+def test_lengths_of_the_widest_laws_are_whole_numbers_from_one(law):
+    widest = {"law": law, "mean": 2**30, "cv": 100}
+    options = dataset_options("synthetic", {"output_lengths": widest})
+    lengths = draw_lengths(options.output_lengths, 40_000, np.random.default_rng(1))
+    assert lengths.min() >= 1
+    assert lengths.max() == 2**31
+
+
 def test_synthetic_lengths_do_not_change_when_more_are_asked_for():
     few, many = (found("synthetic", num_requests=n)[0] for n in (10, 5000))
     assert few == many[: len(few)]

@@ -15,7 +15,7 @@ from pdswitch.datasets.options import (
     SyntheticOptions,
     UniformLaw,
 )
-from pdswitch.datasets.sample import Lengths
+from pdswitch.datasets.sample import MOST_TOKENS, Lengths
 from pdswitch.datasets.source import Source
 
 # Drawn at a time, so that the first lengths are the same however many are asked for.
@@ -66,4 +66,5 @@ def draw_lengths(law: LengthLaw, count: int, random: np.random.Generator) -> NDA
             lengths = random.lognormal(np.log(law.mean) - variance / 2, np.sqrt(variance), count)
         case GammaLaw():
             lengths = random.gamma(law.cv**-2, law.mean * law.cv**2, count)
-    return np.maximum(np.rint(lengths), 1).astype(np.int64)
+    # The longest are too long for any use; whole numbers have an end.
+    return np.clip(np.rint(lengths), 1, MOST_TOKENS + 1).astype(np.int64)
