@@ -193,6 +193,17 @@ def test_longbench_v1_tasks_by_name_from_the_hub_s_archive(tmp_path):
     assert found("longbench_v1", source=str(tmp_path / "data.zip"), **options)[0] == samples
 
 
+@pytest.mark.parametrize("place", [60, 80, 100])
+def test_longbench_v1_from_a_damaged_archive(tmp_path, place):
+    with zipfile.ZipFile(tmp_path / "data.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(FIXTURES / "longbench_v1/data/lcc.jsonl", "data/lcc.jsonl")
+    content = bytearray((tmp_path / "data.zip").read_bytes())
+    content[place] ^= 0xFF
+    (tmp_path / "data.zip").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"data.zip is no whole zip archive; fetch it again"):
+        found("longbench_v1", source=str(tmp_path), tasks=["lcc"])
+
+
 def test_longbench_v1_from_one_file_of_all_tasks(tmp_path):
     lines = [file.read_text() for file in sorted((FIXTURES / "longbench_v1/data").iterdir())]
     (tmp_path / "all.jsonl").write_text("".join(lines))
@@ -516,6 +527,13 @@ def test_wrong_columns_are_named(name, options, sentence):
     ((key, file),) = options.items()
     with pytest.raises(DatasetError, match=sentence) as caught:
         found(name, **{key: str(FIXTURES / file)})
+    assert "\n" not in str(caught.value)
+
+
+def test_strange_names_of_columns_stay_on_one_line(tmp_path):
+    (tmp_path / "t.csv").write_text(f'"a\nb",{"c" * 5000}\n1,2\n')
+    with pytest.raises(DatasetError, match=r"has a b, c{40}, but needs prompt; ") as caught:
+        found("custom", custom_prompts=str(tmp_path / "t.csv"))
     assert "\n" not in str(caught.value)
 
 

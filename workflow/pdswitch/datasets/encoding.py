@@ -186,7 +186,7 @@ def _is_pointer(file: Path) -> bool:
 
 def _first_line(error: Exception) -> str:
     """Return what an error says, or else what it is."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
 def _is_plain(files: list[Path]) -> bool:

@@ -19,6 +19,8 @@ from pdswitch.datasets.source import Source, Stream, open_source
 
 # Records among which at least one must have the right columns.
 PROBE = 100
+# Characters of a column's name in a message: what is no table may begin with anything.
+MOST_OF_A_NAME = 40
 
 
 class Loader(Protocol):
@@ -93,7 +95,7 @@ def _with_columns(records: Iterable[Record], wanted: list[set[str]], name: str) 
     count = 0
     for count, record in enumerate(records, 1):
         if not found and not isinstance(record, Skipped):
-            have |= set(map(str, record))
+            have |= {" ".join(str(column).split())[:MOST_OF_A_NAME] for column in record}
             found = any(columns <= record.keys() for columns in wanted)
         if not found and count == PROBE:
             raise _wrong_columns(name, wanted, have)

@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
@@ -84,7 +85,8 @@ def _files(source: Source, wanted: list[str], stack: ExitStack) -> dict[str, Pat
     try:
         with zipfile.ZipFile(archive) as members:
             return _unpack(members, wanted, folder)
-    except zipfile.BadZipFile as error:
+    # A damaged archive, a damaged member, a password or a compression that Python has not.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise DatasetError(f"{archive} is no whole zip archive; fetch it again") from error
 
 
