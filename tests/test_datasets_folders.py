@@ -176,6 +176,8 @@ def test_a_card_may_say_which_files_a_split_has(split, subset, chosen):
         (CARD, "test", "first", "has no split test, but train"),
         ({"configs": CARD["configs"][::2]}, "train", None, "name one of first, third as subset"),
         ({"configs": [{"config_name": "x", "data_files": "no"}]}, "train", None, "but none"),
+        ({"configs": [{"config_name": "x", "data_files": "a**b"}]}, "train", None, "no patterns"),
+        ({"configs": "x"}, "test", None, "has no split test, but train"),
     ],
 )
 def test_a_split_or_subset_that_is_not_there_is_named(card, split, subset, sentence):

@@ -48,7 +48,8 @@ def split_files(
         subset: one of the card's `configs`; None for the default one.
 
     Raises:
-        DatasetError: if there is no such split or subset; the message lacks the folder's name.
+        DatasetError: if there is no such split or subset, or the card is wrong; the message lacks
+            the folder's name.
     """
     files = data_files(names)
     if not files:
@@ -132,10 +133,10 @@ def _matching(files: list[str], patterns: list[str]) -> list[str]:
     """Return the files that match, those of the first pattern first."""
     from fsspec.utils import glob_translate
 
-    found = (
-        name
-        for pattern in map(glob_translate, patterns)
-        for name in files
-        if re.match(pattern, name)
-    )
-    return list(dict.fromkeys(found))
+    try:
+        expressions = [re.compile(glob_translate(pattern)) for pattern in patterns]
+    except (ValueError, re.error) as error:
+        raise DatasetError(
+            f"has a card whose data_files are no patterns ({error}); mend it"
+        ) from error
+    return list(dict.fromkeys(name for e in expressions for name in files if e.match(name)))

@@ -142,8 +142,9 @@ class Source:
         return Stream(self._stream(split, subset, shuffle_seed))
 
     def _stream(self, split: str, subset: str | None, shuffle_seed: int | None) -> Iterator[Record]:
+        card = self._card()
         try:
-            names = split_files(self.names, self._card(), split, subset)
+            names = split_files(self.names, card, split, subset)
         except DatasetError as error:
             raise DatasetError(f"{self.location} {error}") from error
         self._say_what_is_left(names)
@@ -179,7 +180,7 @@ class Source:
         except Exception as error:  # the YAML reader's own, and what is not UTF-8
             first_line = (str(error).splitlines() or [type(error).__name__])[0]
             raise DatasetError(
-                f"has a {CARD} whose head is no YAML ({first_line}); mend it"
+                f"{self.location} has a {CARD} whose head is no YAML ({first_line}); mend it"
             ) from error
 
     def _say_what_is_left(self, names: Sequence[str]) -> None:
