@@ -171,7 +171,6 @@ def shards(arguments: argparse.Namespace, folder: Path) -> None:
             "PYTHONPATH": str(ROOT / "workflow"),
             "HF_ENDPOINT": hub.address,
             "HF_HOME": str(folder),
-            "USE_TORCH": "0",
         }
         environment.pop("HF_HUB_OFFLINE", None)
         print("LMSYS-Chat-1M in six shards of 10,000 conversations")

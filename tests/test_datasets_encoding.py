@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pdswitch.datasets.encoding import Encoder, load_tokenizer
-from pdswitch.datasets.sample import DatasetError
-from tokenizer_fixture import STRICT_TEMPLATE, make_tokenizer
+from pdswitch.datasets.sample import DatasetError, Skipped
+from tokenizer_fixture import make_tokenizer
 
 PROMPTS = [
     "What is it?",
@@ -67,13 +67,48 @@ def test_a_chat_is_taken_as_it_is(tokenizer):
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
     (text,) = Encoder(tokenizer).texts([chat])
     assert text.startswith("<s><|start|>system\nBe brief.<|end|>\n<|start|>user\nWhy?<|end|>")
-    with pytest.raises(DatasetError, match="the prompts are chats, but no chat template"):
-        Encoder(make_tokenizer(None)).texts([chat])
+    assert Encoder(make_tokenizer(None)).texts([chat, "Why?"]) == [
+        Skipped("chat without a chat template"),
+        "Why?",
+    ]
 
 
-def test_a_template_that_refuses_is_reported():
-    with pytest.raises(DatasetError, match=r"only the system.*apply_chat_template: false"):
-        Encoder(make_tokenizer(STRICT_TEMPLATE)).texts(["Hello?"])
+REFUSALS = [
+    "{% if messages[0]['content'] == 'no' %}{{ raise_exception('not so') }}{% endif %}",
+    "{% if messages[0]['content'] == 'no' %}{{ messages[0] + 1 }}{% endif %}",
+    "{% if messages[0]['content'] == 'no' %}{{ messages[0]['name'][0].x }}{% endif %}",
+    "{% if messages[0]['content'] == 'no' %}{% include 'nothing' %}{% endif %}",
+    "{% if messages[0]['content'] == 'no' %}{{ 1 // 0 }}{% endif %}",
+    "{% if messages[0]['content'] == 'no' %}{{ range(9999999) }}{% endif %}",
+    "{% if messages[0]['content'] == 'no' %}{{ messages[0]['content'].index('y') }}{% endif %}",
+]
+
+
+@pytest.mark.parametrize("template", REFUSALS)
+def test_a_prompt_is_refused_alone_whatever_the_template_raises(template):
+    encoder = Encoder(make_tokenizer(template + "{{ messages[0]['content'] }}"))
+    chat = [{"role": "user", "content": "no"}]
+    first, text, refused, last = encoder.texts(["one", "no", chat, "two"])
+    assert (first, last) == ("one", "two")
+    assert text.reason == "text that the model's chat template refuses"
+    assert refused.reason == "chat that the model's chat template refuses"
+    assert refused.detail
+    assert "\n" not in refused.detail
+
+
+def test_a_template_that_is_no_template_refuses_everything():
+    (refused,) = Encoder(make_tokenizer("{% if %}")).texts(["one"])
+    assert refused.reason == "text that the model's chat template refuses"
+
+
+def test_what_a_template_makes_of_a_chat_is_checked():
+    template = "{% if messages[0]['role'] != 'system' %}{{ messages[0]['role'] }}{% endif %}"
+    chats = [[{"role": role, "content": "x"}] for role in ("user", "us\udc65r", "system")]
+    assert Encoder(make_tokenizer(template)).texts(chats) == [
+        "user",
+        Skipped("text that is not valid Unicode"),
+        Skipped("empty text"),
+    ]
 
 
 def test_long_texts_are_known_by_their_beginning(tokenizer):
@@ -111,6 +146,45 @@ def test_the_digest_names_vocabulary_and_template(tokenizer):
 def test_a_missing_tokenizer_is_reported(tmp_path):
     with pytest.raises(DatasetError, match=r"cannot be read.*give a folder with tokenizer.json"):
         load_tokenizer(str(tmp_path))
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 11\n"
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("tokenizer.json", '{"version": "9.0", "model": {"type": "New"}}', "update transformers"),
+        ("tokenizer.json", "{", "fetch its files again"),
+        ("tokenizer.json", "", "fetch its files again"),
+        ("tokenizer.json", "\0\x01", "fetch its files again"),
+        ("tokenizer.json", "[]", "fetch its files again"),
+        ("tokenizer.json", POINTER, r"tokenizer.json is a Git LFS pointer.*run `git lfs pull`"),
+        ("tokenizer_config.json", POINTER, r"config.json is a Git LFS pointer"),
+        ("tokenizer_config.json", "{", "fetch its files again"),
+        ("tokenizer_config.json", "[]", "fetch its files again"),
+        ("tokenizer_config.json", '"text"', "fetch its files again"),
+    ],
+)
+def test_a_tokenizer_file_that_cannot_be_parsed_gets_one_sentence(
+    tmp_path, tokenizer, plain, file, content, sentence
+):
+    tokenizer.save_pretrained(tmp_path)
+    if not plain:
+        config = tmp_path / "tokenizer_config.json"
+        config.write_text(config.read_text().replace("TokenizersBackend", "LlamaTokenizerFast"))
+    (tmp_path / file).write_text(content)
+    with pytest.raises(DatasetError, match=sentence) as caught:
+        load_tokenizer(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_in_a_folder_with_a_strange_name(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("model[1]", "model{x}", "~model"):
+        tokenizer.save_pretrained(tmp_path / name)
+        assert Encoder(load_tokenizer(name)).sha256 == Encoder(tokenizer).sha256
 
 
 def test_a_plain_tokenizer_is_the_one_that_auto_tokenizer_gives(tmp_path, tokenizer):

@@ -1,5 +1,6 @@
-"""The hub's client and `datasets` against a small hub on this machine: no network is needed."""
+"""The hub's client against a small hub on this machine: no network is needed."""
 
+import gzip
 import io
 import json
 import os
@@ -20,7 +21,7 @@ FIXTURES = Path(__file__).parent / "fixtures/datasets"
 # The client reads its environment when it is imported: each question runs in its own process.
 ASK = """
 import json, sys
-from itertools import islice
+from collections import Counter
 from pdswitch.datasets.loading import load
 from pdswitch.datasets.options import dataset_options
 from pdswitch.datasets.sample import DatasetError, Skipped
@@ -28,8 +29,16 @@ answers = []
 for name, options, count in json.loads(sys.stdin.read()):
     try:
         outcomes, revision = load(dataset_options(name, options))
-        found = (o for o in outcomes if not isinstance(o, Skipped))
-        answers.append({"revision": revision, "ids": [o.source_id for o in islice(found, count)]})
+        skipped = Counter()
+        ids = []
+        for outcome in outcomes:
+            if isinstance(outcome, Skipped):
+                skipped[outcome.reason] += 1
+            else:
+                ids.append(outcome.source_id)
+            if len(ids) == count:
+                break
+        answers.append({"revision": revision, "ids": ids, "skipped": skipped})
     except DatasetError as error:
         answers.append({"error": str(error)})
 print(json.dumps(answers))
@@ -90,6 +99,17 @@ def hub():
             "THUDM/LongBench": Repository(
                 {"LongBench.py": b"raise SystemExit", "data.zip": v1.getvalue()}
             ),
+            "someone/mixed": Repository(
+                {
+                    "README.md": b"# Prompts",
+                    "a[1].jsonl": b'{"prompt": "a0"}\n{broken\n{"prompt": "a1"}\n',
+                    "b.csv": "prompt,more\nb0,1\nb\xe91,2\nb2,3\n".encode("latin-1"),
+                    "c.parquet": parquet([{"prompt": "c0", "other": {"k": 1}}]),
+                    "d.json": b'[{"prompt": "d0"}, 7]',
+                    "e.jsonl.gz": gzip.compress(b'{"prompt": "e0"}\n'),
+                    "f.jsonl": b"",
+                }
+            ),
             "someone/broken": Repository({"data/train-00000-of-00001.parquet": b"PAR1 no more"}),
         }
         yield hub
@@ -110,7 +130,6 @@ def ask(hub: Hub, home: Path, questions: list, **environment: str) -> list:
             "HF_HOME": str(home),
             "HOME": str(home),
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "USE_TORCH": "0",  # `datasets` would load it, which takes seconds
         }
         | environment,
     )
@@ -133,6 +152,7 @@ def test_the_hub_s_datasets_are_read_and_their_commit_is_kept(hub, tmp_path):
     assert alpaca == {
         "revision": hub.repositories["tatsu-lab/alpaca"].commit,
         "ids": ["alpaca-0", "alpaca-1"],
+        "skipped": {"text without ### Response:": 1},
     }
     assert bench["ids"] == ["processbench-omnimath-0"]
     assert v2["ids"] == ["longbench-q2", "longbench-q4"]
@@ -156,8 +176,28 @@ def test_what_the_hub_refuses_is_explained(hub, tmp_path):
     assert "set HF_TOKEN to a token of that account" in gated["error"]
     assert "nobody/nothing is neither a local path nor a dataset on the hub" in unknown["error"]
     assert revision["error"] == "tatsu-lab/alpaca has no such revision; check revision"
-    assert broken["error"].startswith("someone/broken cannot be read (")
+    assert broken["error"] == (
+        "someone/broken/data/train-00000-of-00001.parquet is no whole Parquet file; fetch it again"
+    )
     assert not [a for a in (gated, unknown, revision, broken) if "\n" in a["error"]]
+
+
+def test_a_repository_of_files_follows_the_rules_of_files(hub, tmp_path):
+    options = {"custom_prompts": "someone/mixed"}
+    (answer,) = ask(hub, tmp_path, [("custom", options, 99)])
+    assert answer["ids"] == [f"custom-{place}" for place in (0, 2, 3, 5, 6, 7, 9)]
+    assert answer["skipped"] == {
+        "line that is not JSON": 1,
+        "text that is not valid Unicode": 1,
+        "record that is no object": 1,
+        "file without records": 1,
+    }
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name, content in hub.repositories["someone/mixed"].files.items():
+        (folder / name).write_bytes(content)
+    (copy,) = ask(hub, tmp_path, [("custom", {"custom_prompts": str(folder)}, 99)])
+    assert copy == answer | {"revision": None}
 
 
 def test_lmsys_reads_as_many_shards_as_it_needs(hub, tmp_path):

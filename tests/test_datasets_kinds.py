@@ -1,8 +1,10 @@
 """Every dataset on small files in its original schema, ugly records included."""
 
+import json
 import shutil
 import zipfile
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pdswitch.datasets import loading, trace
 from pdswitch.datasets.loading import load
 from pdswitch.datasets.options import dataset_options
 from pdswitch.datasets.records import read_records
-from pdswitch.datasets.sample import DatasetError, Lengths, Skipped
+from pdswitch.datasets.sample import DatasetError, Lengths, Sample, Skipped
 from pdswitch.datasets.source import input_files
 from pdswitch.datasets.synthetic import draw_lengths
 
@@ -87,6 +90,7 @@ def test_sharegpt_takes_each_human_turn_with_the_answer_after_it():
     ]
     assert skipped == {
         "human turn without an answer": 2,
+        "conversation without a human turn": 2,
         "turn that is no text": 2,
         "conversation that is no list of turns": 1,
         "text that is not valid Unicode": 1,
@@ -94,6 +98,42 @@ def test_sharegpt_takes_each_human_turn_with_the_answer_after_it():
         "record that is no object": 1,
         "empty text": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("human", "answer"),
+    [
+        ({"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}),
+        ({"from": "Human", "value": "Q"}, {"from": "GPT", "value": "A"}),
+        ({"from": "user", "value": "Q"}, {"from": "assistant", "value": "A"}),
+        ({"from": " USER ", "value": "Q"}, {"from": "ChatGPT", "value": "A"}),
+        ({"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}),
+        ({"role": "human", "value": "Q"}, {"from": "model", "content": "A"}),
+        (
+            {"from": None, "value": None, "role": "user", "content": "Q"},
+            {"from": "gpt", "value": "A", "role": None, "content": None},
+        ),
+    ],
+)
+def test_sharegpt_turns_in_every_form(tmp_path, human, answer):
+    rows = [
+        {"id": "all", "conversations": [{"role": "system", "content": "S"}, human, answer]},
+        {"id": "none", "conversations": [answer]},
+    ]
+    (tmp_path / "t.json").write_text(json.dumps(rows))
+    samples, skipped = found("sharegpt", sharegpt_path=str(tmp_path / "t.json"))
+    assert samples == [Sample("sharegpt-all-1", "Q", "A")]
+    assert skipped == {"conversation without a human turn": 1}
+
+
+@pytest.mark.parametrize(
+    "turns", [[], [None], ["Q", "A"], [{}], [{"from": ["human"], "value": "Q"}], [{"text": "Q"}]]
+)
+def test_sharegpt_conversations_without_a_speaker_are_counted(tmp_path, turns):
+    (tmp_path / "t.json").write_text(json.dumps([{"conversations": turns}]))
+    samples, skipped = found("sharegpt", sharegpt_path=str(tmp_path / "t.json"))
+    assert samples == []
+    assert skipped == {"conversation without a human turn": 1}
 
 
 def test_sharegpt_in_a_folder_under_its_own_name(tmp_path):
@@ -151,6 +191,17 @@ def test_longbench_v1_tasks_by_name_from_the_hub_s_archive(tmp_path):
         "longbench_v1-hotpotqa_e-hotpotqa_e0",
     ]
     assert found("longbench_v1", source=str(tmp_path / "data.zip"), **options)[0] == samples
+
+
+@pytest.mark.parametrize("place", [60, 80, 100])
+def test_longbench_v1_from_a_damaged_archive(tmp_path, place):
+    with zipfile.ZipFile(tmp_path / "data.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(FIXTURES / "longbench_v1/data/lcc.jsonl", "data/lcc.jsonl")
+    content = bytearray((tmp_path / "data.zip").read_bytes())
+    content[place] ^= 0xFF
+    (tmp_path / "data.zip").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"data.zip is no whole zip archive; fetch it again"):
+        found("longbench_v1", source=str(tmp_path), tasks=["lcc"])
 
 
 def test_longbench_v1_from_one_file_of_all_tasks(tmp_path):
@@ -253,6 +304,77 @@ def test_custom_prompts_as_given():
     assert skipped == {"row with a wrong number of fields": 2}
 
 
+USER = {"role": "user", "content": "Q"}
+SYSTEM = {"role": "system", "content": "S"}
+ANSWER = {"role": "assistant", "content": "A"}
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"name": "f", "arguments": None}]}
+
+
+@pytest.mark.parametrize(
+    ("chat", "prompt", "answer"),
+    [
+        ([USER], [USER], None),
+        ([SYSTEM, USER, ANSWER], [SYSTEM, USER], "A"),
+        ([USER, {"role": "model", "content": "A"}], [USER], "A"),
+        ([USER, ANSWER, USER, ANSWER], [USER, ANSWER, USER], "A"),
+        ([USER, ANSWER, ANSWER], [USER], "A\n\nA"),
+        ([USER, ANSWER | {"content": ""}], [USER], None),
+        ([USER | {"name": None, "tool_calls": None}], [USER], None),
+        (
+            [USER, CALL, USER],
+            [USER, {"role": "assistant", "tool_calls": [{"name": "f"}]}, USER],
+            None,
+        ),
+    ],
+)
+def test_a_chat_ends_before_its_answer(tmp_path, chat, prompt, answer):
+    (tmp_path / "t.jsonl").write_text(json.dumps({"messages": chat}))
+    (sample,), _ = found(
+        "custom", custom_prompts=str(tmp_path / "t.jsonl"), prompt_column="messages"
+    )
+    assert (sample.prompt, sample.reference_output) == (prompt, answer)
+
+
+def test_a_chat_s_own_answer_gives_way_to_the_column_of_answers(tmp_path):
+    rows = [
+        {"messages": [USER, ANSWER], "output": "B"},
+        {"messages": [USER, ANSWER], "output": None},
+        {"messages": [ANSWER], "output": "B"},
+        {"messages": [], "output": "B"},
+        {"messages": [USER | {"content": None}], "output": "B"},
+        {"messages": [SYSTEM | {"content": "\ud800"}, USER], "output": "B"},
+    ]
+    (tmp_path / "t.json").write_text(json.dumps(rows))
+    samples, skipped = found(
+        "custom",
+        custom_prompts=str(tmp_path / "t.json"),
+        prompt_column="messages",
+        output_column="output",
+    )
+    assert [(s.prompt, s.reference_output) for s in samples] == [([USER], "B"), ([USER], "A")]
+    assert skipped == {
+        "chat that is all answer": 1,
+        "prompt that is neither text nor a list of messages": 2,
+        "text that is not valid Unicode": 1,
+    }
+
+
+def test_ids_that_are_no_unicode_are_counted(tmp_path):
+    (tmp_path / "t.csv").write_bytes("id,prompt\nM\xfcller,hello\nNeil,hi\n".encode("latin-1"))
+    samples, skipped = found("custom", custom_prompts=str(tmp_path / "t.csv"), id_column="id")
+    assert [s.source_id for s in samples] == ["Neil"]
+    assert skipped == {"text that is not valid Unicode": 1}
+
+
+def test_a_record_that_is_nested_very_deeply_is_read_or_counted(tmp_path):
+    deep = "[" * 900 + "]" * 900
+    message = f'{{"role": "user", "content": "Q", "more": {deep}}}'
+    (tmp_path / "t.jsonl").write_text(f'{{"prompt": [{message}]}}\n{{"prompt": "Q"}}\n')
+    samples, skipped = found("custom", custom_prompts=str(tmp_path / "t.jsonl"))
+    assert samples[-1].prompt == "Q"
+    assert len(samples) + skipped.total() == 2
+
+
 def test_custom_prompts_from_parquet_and_from_a_folder(tmp_path):
     rows = list(read_records(FIXTURES / "custom/prompts.json"))
     file = parquet(tmp_path / "prompts.parquet", rows)
@@ -292,6 +414,35 @@ def test_traces(file, options, lengths, skipped):
     assert left_out == skipped
 
 
+def test_lengths_in_every_type(tmp_path):
+    values = ["12", "12.0", " 12 ", 12, 12.0, Decimal("12"), Decimal("12.00")]
+    bad = ["", "x", "nan", "inf", "1e400", None, True, 12.5, Decimal("12.5"), [12], "0x1"]
+    huge = [3 * 10**9, "3e9", 10**30, Decimal(2**31)]
+    options = dataset_options("trace", {"source": "t"})
+    outcomes = []
+    for value in [*values, *bad, *huge]:
+        record = {"ContextTokens": 5, "GeneratedTokens": value}
+        outcomes += loading._outcomes([record], trace, options)
+    assert [getattr(o, "output_tokens", None) for o in outcomes[: len(values)]] == [12] * 7
+    assert Counter(o.reason for o in outcomes[len(values) :]) == {
+        "length that is no whole number": len(bad),
+        "length above 2,147,483,647 tokens": len(huge),
+    }
+
+
+def test_decimal_lengths_of_parquet_beside_times_that_python_has_not(tmp_path):
+    table = {
+        "TIMESTAMP": pa.array([300_000_000_000_000_000] * 2, pa.timestamp("us")),
+        "ContextTokens": pa.array([Decimal("12.00"), Decimal("0.50")]),
+        "GeneratedTokens": pa.array([7, 3 * 10**9]),
+    }
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    for source in (tmp_path / "t.parquet", tmp_path):
+        requests, skipped = found("trace", source=str(source))
+        assert requests == [Lengths("trace-0", 12, 7, 0)]
+        assert skipped == {"length that is no whole number": 1}
+
+
 LAWS = [
     ({"law": "fixed", "tokens": 7}, 7, 0),
     ({"law": "uniform", "low": 10, "high": 30}, 20, np.sqrt((21**2 - 1) / 12)),
@@ -309,6 +460,15 @@ def test_lengths_follow_their_law(law, mean, deviation):
     # Within five standard errors of the mean; the heavy tails have the widest error.
     assert abs(lengths.mean() - mean) <= 5 * deviation / 200 + 1e-9
     assert lengths.std() == pytest.approx(deviation, rel=0.08, abs=1e-9)
+
+
+@pytest.mark.parametrize("law", ["lognormal", "gamma"])
+def test_lengths_of_the_widest_laws_are_whole_numbers_from_one(law):
+    widest = {"law": law, "mean": 2**30, "cv": 100}
+    options = dataset_options("synthetic", {"output_lengths": widest})
+    lengths = draw_lengths(options.output_lengths, 40_000, np.random.default_rng(1))
+    assert lengths.min() >= 1
+    assert lengths.max() == 2**31
 
 
 def test_synthetic_lengths_do_not_change_when_more_are_asked_for():
@@ -370,6 +530,13 @@ def test_wrong_columns_are_named(name, options, sentence):
     assert "\n" not in str(caught.value)
 
 
+def test_strange_names_of_columns_stay_on_one_line(tmp_path):
+    (tmp_path / "t.csv").write_text(f'"a\nb",{"c" * 5000}\n1,2\n')
+    with pytest.raises(DatasetError, match=r"has a b, c{40}, but needs prompt; ") as caught:
+        found("custom", custom_prompts=str(tmp_path / "t.csv"))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_csv_of_a_header_only(tmp_path):
     (tmp_path / "t.csv").write_text("prompt\n")
     with pytest.raises(DatasetError, match="holds no records"):
@@ -377,11 +544,11 @@ def test_a_csv_of_a_header_only(tmp_path):
 
 
 def test_a_folder_without_data_or_split(tmp_path):
-    with pytest.raises(DatasetError, match="cannot be read") as caught:
+    with pytest.raises(DatasetError, match="holds no JSON, CSV or Parquet files") as caught:
         found("alpaca", source=str(tmp_path))
     assert "\n" not in str(caught.value)
     parquet(tmp_path / "data/train-00000-of-00001.parquet", [{"prompt": "x"}])
-    with pytest.raises(DatasetError, match=r"Bad split: test. Available splits: \['train'\]"):
+    with pytest.raises(DatasetError, match="has no split test, but train; name one"):
         found("custom", custom_prompts=str(tmp_path), split="test")
 
 

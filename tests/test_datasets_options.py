@@ -67,6 +67,8 @@ def test_an_unknown_kind_lists_those_that_are():
             r"low \(9\) is above high \(3\); swap them",
         ),
         ("synthetic", {"output_lengths": {"law": "gamma", "mean": 10}}, "output_lengths.gamma.cv"),
+        ("synthetic", {"output_lengths": {"law": "fixed", "tokens": 10**30}}, "tokens"),
+        ("synthetic", {"output_lengths": {"law": "geometric", "mean": float("inf")}}, "mean"),
         ("synthetic", {"output_lengths": {"law": "zipf"}}, "output_lengths"),
     ],
 )

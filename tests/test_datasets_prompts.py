@@ -1,6 +1,7 @@
 """From requests to `prompts.parquet` and its manifest: limits, digest, statistics, failures."""
 
 import hashlib
+import itertools
 import json
 import runpy
 import subprocess
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers, processors
 
 from pdswitch.datasets import prompts as module
 from pdswitch.datasets.encoding import Encoder
@@ -19,7 +21,7 @@ from pdswitch.datasets.options import dataset_options
 from pdswitch.datasets.prompts import SCHEMA, limits_of, write_prompts
 from pdswitch.datasets.sample import DatasetError, Lengths, Sample, Skipped
 from pdswitch.datasets.summary import Digest, length_statistics
-from tokenizer_fixture import make_tokenizer
+from tokenizer_fixture import STRICT_TEMPLATE, make_tokenizer
 
 WORDS = ["What", "is", "the", "capital", "of", "Portugal?", "zwei", "🌞", "42\n"]
 
@@ -37,10 +39,10 @@ def limits(num_requests, longest=10_000, *, reuse=False, **engine):
     return limits_of(options, engine.get("max_model_len"), engine.get("max_output_tokens", 10))
 
 
-def outcomes(count):
+def outcomes(wanted):
     """Return texts of many lengths, some without an answer, and some records that are none."""
     rng = np.random.default_rng(0)
-    for number in range(count):
+    for number in range(wanted):
         if number % 9 == 4:
             yield Skipped("bad")
         prompt = " ".join(rng.choice(WORDS, rng.integers(1, 30)))
@@ -154,10 +156,55 @@ def test_too_few_requests_say_how_many_and_why_and_leave_nothing(tmp_path, encod
         write_prompts(tmp_path / "p.parquet", outcomes(20), encoder, limits(25))
     assert str(caught.value) == (
         "there are 20 usable requests, but 25 are wanted (num_requests and the estimation "
-        "samples); skipped: bad (2); lower num_requests by 5, set reuse_requests: true to use "
-        "requests more than once, or raise the limit that left requests out (10000 tokens)"
+        "samples); skipped: bad (2); lower num_requests by 5, or set reuse_requests: true to use "
+        "requests more than once"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_requests_name_the_limit_only_if_it_left_some_out(tmp_path, encoder):
+    with pytest.raises(DatasetError, match=r", or raise the limit .* \(12 tokens\)$"):
+        write_prompts(tmp_path / "p.parquet", outcomes(20), encoder, limits(25, 12))
+
+
+CHAT = [{"role": "user", "content": "Why?"}]
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "reason", "advice"),
+    [
+        (STRICT_TEMPLATE, CHAT, "chat that the model's chat template refuses", "such chats"),
+        (STRICT_TEMPLATE, "Why?", "text that the model's chat template refuses", "plain text"),
+        (None, CHAT, "chat without a chat template", "use a model that has a chat template"),
+    ],
+)
+def test_prompts_that_are_all_refused_say_why_and_what_helps(
+    tmp_path, template, prompt, reason, advice
+):
+    samples = [Sample(str(number), prompt) for number in range(3)]
+    with pytest.raises(DatasetError) as caught:
+        write_prompts(tmp_path / "p", samples, Encoder(make_tokenizer(template)), limits(3))
+    sentence = str(caught.value)
+    assert f"skipped: {reason} (3" in sentence
+    assert sentence.endswith(advice)
+    assert ("first: only the system may speak" in sentence) == (template is not None)
+    assert ("apply_chat_template: false" in sentence) == (prompt == "Why?")
+
+
+def test_prompts_that_are_all_refused_do_not_read_a_source_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MOST_REFUSED", 2000)
+    endless = (Sample(str(number), CHAT) for number in itertools.count())
+    with pytest.raises(DatasetError, match="there are 0 usable requests"):
+        write_prompts(tmp_path / "p", endless, Encoder(make_tokenizer(None)), limits(3))
+
+
+def test_a_prompt_that_has_no_tokens_is_skipped(tmp_path):
+    tokenizer = make_tokenizer(None)
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    samples = [Sample("0", "\u200b"), Sample("1", "Why?")]
+    found = write_prompts(tmp_path / "p", samples, Encoder(tokenizer), limits(1))
+    assert found["skipped"] == {"prompt of no tokens": 1}
 
 
 def test_a_source_that_breaks_off_leaves_nothing(tmp_path, encoder):

@@ -1,6 +1,10 @@
 """Files of records: every format, and every way in which a file can be broken."""
 
+import bz2
+import gzip
+import io
 import json
+import os
 import re
 
 import pyarrow as pa
@@ -67,6 +71,74 @@ def test_a_bad_line_is_skipped_and_a_row_of_the_wrong_length(tmp_path):
     assert reasons(found) == ["row with a wrong number of fields"] * 2
 
 
+def test_a_broken_line_is_skipped_wherever_it_stands(tmp_path):
+    for name, line in (("t.jsonl", "WARNING: no JSON"), ("t.json", "{broken"), ("t.jsonl", "7")):
+        found = read(write(tmp_path / name, f'{line}\n{{"a": 1}}\n{line}\n{{"a": 2}}\n'))
+        assert len(reasons(found)) == 2
+        assert [r for r in found if not isinstance(r, Skipped)] == [{"a": 1}, {"a": 2}]
+    found = read(write(tmp_path / "t.csv", 'a,b\n"x"y,1\n2,3\n"x"y,4\n5,6\n'))
+    assert reasons(found) == ["row that is not CSV"] * 2
+    assert [r["a"] for r in found if not isinstance(r, Skipped)] == ["2", "5"]
+
+
+def test_a_number_of_too_many_digits_spoils_its_own_record_only(tmp_path):
+    digits = "9" * 5000
+    lines = f'{{"a": 1}}\n{{"a": {digits}}}\n{{"a": 2}}\n'
+    assert reasons(read(write(tmp_path / "t.jsonl", lines))) == ["line that is not JSON"]
+    rows = read(write(tmp_path / "t.json", f'[{{"a": 1}}, {{"a": {digits}}}, {{"a": 2}}]'))
+    assert [row["a"] for row in rows] == [1, float("inf"), 2]
+    assert isinstance(rows[2]["a"], int)
+
+
+def test_compressed_files_are_read_by_their_content(tmp_path):
+    lines = b'{"a": 1}\n{"a": 2}\n'
+    packed = {"gz": gzip.compress(lines), "bz2": bz2.compress(lines)}
+    packed["zst"] = pa.compress(lines, "zstd", asbytes=True)
+    for ending, content in packed.items():
+        assert read(write(tmp_path / f"t.jsonl.{ending}", content)) == [{"a": 1}, {"a": 2}]
+    assert read(write(tmp_path / "t.csv.gz", gzip.compress(b"a\n1\n"))) == [{"a": "1"}]
+    assert read(write(tmp_path / "t.json.gz", gzip.compress(b'[{"a": 1}]'))) == [{"a": 1}]
+    with pytest.raises(DatasetError, match=r"is damaged or cut short .*; fetch it again"):
+        read(
+            write(tmp_path / "cut.jsonl.gz", gzip.compress(os.urandom(50_000).hex().encode())[:99])
+        )
+    parquet = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ROWS), parquet)
+    with pytest.raises(DatasetError, match="was compressed; unpack it first"):
+        read(write(tmp_path / "t.parquet.gz", gzip.compress(parquet.getvalue())))
+
+
+YEAR_11476 = 300_000_000_000_000_000
+
+
+def test_of_parquet_only_the_columns_that_are_needed_are_converted(tmp_path):
+    path = tmp_path / "t.parquet"
+    times = pa.array([0, YEAR_11476, 0], pa.timestamp("us"))
+    zones = pa.array([0, 0, 0], pa.timestamp("s", "Nowhere/Town"))
+    pq.write_table(pa.table({"a": ["x", "y", "z"], "time": times, "zone": zones}), path)
+    found = list(read_records(path, {"a", "b"}))
+    assert [row["a"] for row in found] == ["x", "y", "z"]
+    # The others are named all the same, for the message about wrong columns.
+    assert all(row["time"] is row["zone"] is None and len(row) == 3 for row in found)
+    assert [set(row) for row in read_records(path, {"b"})] == [{"a", "time", "zone"}] * 3
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([0, YEAR_11476, 0], pa.timestamp("us")),
+        pa.Array.from_buffers(pa.string(), 3, pa.array([b"good", b"caf\xe9", b"good"]).buffers()),
+        pa.array([0, 2**50, 0], pa.date64()),
+    ],
+)
+def test_a_parquet_row_that_python_cannot_hold_is_skipped(tmp_path, column):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": column, "n": [1, 2, 3]}), path)
+    found = read(path)
+    assert reasons(found) == ["row that cannot be converted"]
+    assert [row["n"] for row in found if not isinstance(row, Skipped)] == [1, 3]
+
+
 def test_bytes_that_are_not_utf8_spoil_their_own_record_only(tmp_path):
     for name, content in (
         ("t.json", b'[{"a": "good"}, {"a": "caf\xe9"}, {"a": "good"}]'),
@@ -111,7 +183,7 @@ def test_a_line_of_five_megabytes_is_a_record(tmp_path):
         ("t.jsonl", b'{"a": 1}\n{"a": 2}\n{"a": "cut of', "ends in the middle of a line"),
         ("t.jsonl", b"{" + b"a" * FIVE_MEGABYTES, "does not hold one JSON object per line"),
         ("t.csv", b'a,b\n"never closed,1\n2,3\n', "is not valid CSV after line 1"),
-        ("t.csv", b'a,b\n"x"y,1\n', "is not valid CSV after line 1"),
+        ("t.csv", b'"x"y,b\n1,2\n', "is not valid CSV after line 0"),
         ("t.json", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "is a binary file"),
         ("t.jsonl", "[]".encode("utf-16"), "is a binary file"),
         ("t.parquet", b"PAR1" + b"\x00" * 100, "is no whole Parquet file"),

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no real samples in
 
 CASES = {
     "alpaca": ("alpaca", "source", "alpaca/alpaca_data_1k.json", {}, 1000, 0),
-    "sharegpt": ("sharegpt", "sharegpt_path", "sharegpt", {}, 2023, 3),
+    "sharegpt": ("sharegpt", "sharegpt_path", "sharegpt", {}, 2023, 11),
     "gsm8k": ("processbench", "source", "processbench", {}, 400, 0),
     "math": ("processbench", "source", "processbench", {"processbench_split": "math"}, 1000, 0),
     "longbench": ("longbench", "source", "longbench_v2/data_subset_short.json", {}, 33, 0),

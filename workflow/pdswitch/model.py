@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from pdswitch.paths import local_path
+
 WHEEL_PREFIX = "wheel:"
 SAMPLED_BYTES = 1 << 20
 # What vLLM loads: the first kind that there is.
@@ -47,14 +49,14 @@ def model_slug(model: str) -> str:
     """Return a model's name as part of a path: `Qwen/Qwen3-8B` becomes `Qwen--Qwen3-8B`."""
     name = model.removeprefix(WHEEL_PREFIX)
     if name.startswith(("/", ".", "~")):
-        return Path(name).expanduser().resolve().name
+        return (local_path(name) or Path(name)).resolve().name
     return name.replace("/", "--")
 
 
 def model_files(model: str) -> list[str]:
     """Return the small files of a local model: config and tokenizer, not the weights."""
-    folder = Path(model).expanduser()
-    if model.startswith(WHEEL_PREFIX) or not folder.is_dir():
+    folder = local_path(model)
+    if model.startswith(WHEEL_PREFIX) or folder is None or not folder.is_dir():
         return []
     return sorted(str(file) for file in folder.iterdir() if file.suffix in SMALL_FILES)
 

@@ -5,7 +5,7 @@ JSON of instruction, input and output. As in the reference the prompt is `text` 
 where there is a `text`, and instruction and input otherwise.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pdswitch.datasets.options import AlpacaOptions
@@ -14,6 +14,7 @@ from pdswitch.datasets.sample import Sample, Skipped
 from pdswitch.datasets.source import Source
 
 ANSWER_MARK = "### Response:"
+OPTIONAL = frozenset({"input", "output"})
 
 
 def columns(options: AlpacaOptions) -> list[set[str]]:
@@ -27,7 +28,7 @@ def records(options: AlpacaOptions, source: Source) -> Iterable[Record]:
 
 
 def samples(
-    record: dict[str, Any], place: int, options: AlpacaOptions
+    record: Mapping[str, Any], place: int, options: AlpacaOptions
 ) -> Iterator[Sample | Skipped]:
     """Yield the request of a record."""
     answer = record.get("output")

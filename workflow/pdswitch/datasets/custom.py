@@ -1,12 +1,15 @@
 """Prompts of the user's own, from any file or hub dataset with a column of prompts."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pdswitch.datasets.options import CustomOptions
 from pdswitch.datasets.records import Record
-from pdswitch.datasets.sample import Sample, Skipped
+from pdswitch.datasets.sample import Message, Sample, Skipped
 from pdswitch.datasets.source import Source
+from pdswitch.datasets.turns import ASSISTANT, read_turn
+
+OPTIONAL: frozenset[str] = frozenset()
 
 
 def columns(options: CustomOptions) -> list[set[str]]:
@@ -23,15 +26,22 @@ def records(options: CustomOptions, source: Source) -> Iterable[Record]:
 
 
 def samples(
-    record: dict[str, Any], place: int, options: CustomOptions
+    record: Mapping[str, Any], place: int, options: CustomOptions
 ) -> Iterator[Sample | Skipped]:
     """Yield the request of a record, as given."""
     prompt: Any = record.get(options.prompt_column)
     answer = record.get(options.output_column) if options.output_column else None
     name = record.get(options.id_column) if options.id_column else place
-    if not isinstance(prompt, str) and not _is_chat(prompt):
+    if isinstance(prompt, list) and prompt and all(map(_is_message, prompt)):
+        prompt, own_answer = _divided([_without_nulls(message) for message in prompt])
+        answer = own_answer if answer in (None, "") else answer
+        if not prompt:
+            yield Skipped("chat that is all answer")
+            return
+    elif not isinstance(prompt, str):
         yield Skipped("prompt that is neither text nor a list of messages")
-    elif answer is not None and not isinstance(answer, str):
+        return
+    if answer is not None and not isinstance(answer, str):
         yield Skipped("answer that is no text")
     elif name is None or name == "":
         yield Skipped("record without its id")
@@ -40,14 +50,27 @@ def samples(
         yield Sample(str(name) if options.id_column else f"custom-{name}", prompt, answer or None)
 
 
-def _is_chat(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(
-            isinstance(message, dict)
-            and isinstance(message.get("role"), str)
-            and isinstance(message.get("content"), str)
-            for message in value
-        )
-    )
+def _is_message(value: Any) -> bool:
+    """Return whether it has a role and content; a message that calls tools needs no content."""
+    if not isinstance(value, dict) or not isinstance(value.get("role"), str):
+        return False
+    content = value.get("content")
+    return isinstance(content, str) or (content is None and bool(value.get("tool_calls")))
+
+
+def _divided(chat: list[Message]) -> tuple[list[Message], str | None]:
+    """Return a chat up to the answer that ends it, and this answer."""
+    end = len(chat)
+    while end and read_turn(chat[end - 1])[0] == ASSISTANT:
+        end -= 1
+    answers = [message["content"] for message in chat[end:] if message.get("content")]
+    return chat[:end], "\n\n".join(answers) or None
+
+
+def _without_nulls(value: Any) -> Any:
+    """Drop keys without a value: Arrow gives every message the keys that any of them has."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value

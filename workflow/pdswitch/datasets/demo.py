@@ -1,6 +1,6 @@
 """Prompts written for this project, shipped with it: works without a network."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from pdswitch.datasets.source import Source
 
 PROMPTS = Path(__file__).with_name("demo_prompts.txt")
 SEPARATOR = "\n----\n"
+OPTIONAL: frozenset[str] = frozenset()
 
 
 def columns(options: DemoOptions) -> list[set[str]]:
@@ -23,6 +24,6 @@ def records(options: DemoOptions, source: Source | None) -> Iterable[dict[str, A
     return [{"prompt": prompt.strip()} for prompt in text.split(SEPARATOR)]
 
 
-def samples(record: dict[str, Any], place: int, options: DemoOptions) -> Iterator[Sample]:
+def samples(record: Mapping[str, Any], place: int, options: DemoOptions) -> Iterator[Sample]:
     """Yield the request of a record."""
     yield Sample(f"demo-{place + 1}", record["prompt"])

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pdswitch.datasets.sample import DatasetError, Message
+from pdswitch.datasets.sample import DatasetError, Message, Skipped, text_flaw
+from pdswitch.paths import local_path
 
 # Classes that add nothing to what tokenizer.json says.
 PLAIN_CLASSES = {"PreTrainedTokenizerFast", "TokenizersBackend"}
@@ -19,6 +20,10 @@ PLAIN_CLASSES = {"PreTrainedTokenizerFast", "TokenizersBackend"}
 CHARACTERS_PER_TOKEN = 16
 # Tokens at the cut that the whole text may join in another way.
 CUT_TOKENS = 64
+REFUSED_TEXT = "text that the model's chat template refuses"
+REFUSED_CHAT = "chat that the model's chat template refuses"
+UNTEMPLATED = Skipped("chat without a chat template")
+POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class Encoder:
@@ -61,43 +66,38 @@ class Encoder:
         self._vocabulary_size = vocabulary_size
         self.templated = apply_chat_template and bool(tokenizer.chat_template)
         identity = f"{self._backend.to_str()}\0{tokenizer.chat_template}"
-        self.sha256 = hashlib.sha256(identity.encode()).hexdigest()
+        self.sha256 = hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()
 
-    def texts(self, prompts: Sequence[str | list[Message]]) -> list[str]:
-        """Return the prompts as the model sees them.
+    def texts(self, prompts: Sequence[str | list[Message]]) -> list[str | Skipped]:
+        """Return the prompts as the model sees them, or why it cannot see one.
 
-        Raises:
-            DatasetError: if the chat template refuses a prompt, or a chat meets a model without
-                one.
+        A chat needs a template. A template may refuse a prompt, or make nothing of it.
         """
+        if not self.templated:
+            return [prompt if isinstance(prompt, str) else UNTEMPLATED for prompt in prompts]
+        return [_checked(text) for text in self._rendered(prompts)]
+
+    def _rendered(self, prompts: Sequence[str | list[Message]]) -> list[str | Skipped]:
         if not prompts:
             return []
-        if not self.templated:
-            if any(not isinstance(prompt, str) for prompt in prompts):
-                raise DatasetError(
-                    "the prompts are chats, but no chat template is applied; use a model that has "
-                    "one, or give prompts of plain text"
-                )
-            return [str(prompt) for prompt in prompts]
         chats = [
             [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
             for prompt in prompts
         ]
-        from jinja2 import TemplateError
-
         try:
-            rendered: list[str] = self._tokenizer.apply_chat_template(
-                chats,
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=self._enable_thinking,
+            return list(
+                self._tokenizer.apply_chat_template(
+                    chats,
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    enable_thinking=self._enable_thinking,
+                )
             )
-        except (TemplateError, ValueError) as error:
-            raise DatasetError(
-                f"the model's chat template refuses a prompt ({error}); "
-                "set apply_chat_template: false to send plain text"
-            ) from error
-        return rendered
+        except Exception as error:  # a template is a program, which may raise anything
+            if len(prompts) > 1:
+                return [text for prompt in prompts for text in self._rendered([prompt])]
+            reason = REFUSED_TEXT if isinstance(prompts[0], str) else REFUSED_CHAT
+            return [Skipped(reason, _first_line(error))]
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of prompts that `texts` gave, with one BOS at most."""
@@ -137,29 +137,60 @@ class Encoder:
         return [encoding.ids for encoding in found]
 
 
+def _checked(text: str | Skipped) -> str | Skipped:
+    flaw = text_flaw(text) if isinstance(text, str) else None
+    return text if flaw is None else Skipped(flaw)
+
+
 def load_tokenizer(path: str, revision: str | None = None) -> Any:
     """Load a tokenizer of transformers from a folder or a hub id.
 
     Raises:
-        DatasetError: if there is none.
+        DatasetError: if there is none, or the installed libraries cannot read it.
     """
+    folder = local_path(path)
+    files = _tokenizer_files(folder) if folder else []
+    pointer = next(filter(_is_pointer, files), None)
+    if pointer is not None:
+        raise DatasetError(
+            f"{pointer} is a Git LFS pointer, not the file itself; run `git lfs pull` in its folder"
+        )
     try:
-        if _is_plain(Path(path)):
+        if _is_plain(files):
             # What AutoTokenizer would choose, without its import of torch: seconds, and 350 MB.
             from transformers import PreTrainedTokenizerFast as Loader
         else:
             from transformers import AutoTokenizer as Loader
-        return Loader.from_pretrained(path, revision=revision)
-    except (OSError, ValueError) as error:
+        return Loader.from_pretrained(str(folder or path), revision=revision)
+    # The tokenizers library raises bare Exceptions, transformers whatever a strange file leads to.
+    except Exception as error:
+        remedy = (
+            "fetch its files again, or update transformers and tokenizers if they are newer"
+            if files
+            else "give a folder with tokenizer.json, or a hub id that this machine can reach"
+        )
         raise DatasetError(
-            f"the tokenizer of {path} cannot be read ({str(error).strip().splitlines()[0]}); "
-            "give a folder with tokenizer.json, or a hub id that this machine can reach"
+            f"the tokenizer of {path} cannot be read ({_first_line(error)}); {remedy}"
         ) from error
 
 
-def _is_plain(folder: Path) -> bool:
-    config = folder / "tokenizer_config.json"
-    if not config.is_file() or not (folder / "tokenizer.json").is_file():
+def _tokenizer_files(folder: Path) -> list[Path]:
+    files = (folder / name for name in ("tokenizer_config.json", "tokenizer.json"))
+    return [file for file in files if file.is_file()]
+
+
+def _is_pointer(file: Path) -> bool:
+    with file.open("rb") as content:
+        return content.read(len(POINTER)) == POINTER
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says, or else what it is."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
+def _is_plain(files: list[Path]) -> bool:
+    if len(files) < 2:
         return False
-    values = json.loads(config.read_text(encoding="utf-8"))
+    values = json.loads(files[0].read_text(encoding="utf-8"))
     return values.get("tokenizer_class") in PLAIN_CLASSES and "auto_map" not in values

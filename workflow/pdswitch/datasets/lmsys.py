@@ -1,6 +1,6 @@
 """LMSYS-Chat-1M: the first user turn of a conversation, and the answer after it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -8,6 +8,9 @@ from pdswitch.datasets.options import LmsysOptions
 from pdswitch.datasets.records import Record
 from pdswitch.datasets.sample import Sample, Skipped
 from pdswitch.datasets.source import Source
+from pdswitch.datasets.turns import ASSISTANT, USER, read_turn
+
+OPTIONAL = frozenset({"conversation_id"})
 
 
 def columns(options: LmsysOptions) -> list[set[str]]:
@@ -21,7 +24,7 @@ def records(options: LmsysOptions, source: Source) -> Iterable[Record]:
 
 
 def samples(
-    record: dict[str, Any], place: int, options: LmsysOptions
+    record: Mapping[str, Any], place: int, options: LmsysOptions
 ) -> Iterator[Sample | Skipped]:
     """Yield the request of a conversation."""
     turns = record.get("conversation")
@@ -29,10 +32,11 @@ def samples(
         yield Skipped("conversation that is no list of turns")
         return
     name = record.get("conversation_id") or place
-    for turn, following in pairwise([*turns, {}]):
-        if turn.get("role") == "user":
-            prompt, answer = turn.get("content"), following.get("content")
-            if following.get("role") != "assistant":
+    for (speaker, prompt), (next_speaker, answer) in pairwise(
+        [*map(read_turn, turns), (None, None)]
+    ):
+        if speaker == USER:
+            if next_speaker != ASSISTANT:
                 yield Skipped("user turn without an answer")
             elif not isinstance(prompt, str) or not isinstance(answer, str):
                 yield Skipped("turn that is no text")

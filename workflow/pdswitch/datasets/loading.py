@@ -1,21 +1,36 @@
 """From a dataset's options to its requests in text: every kind of dataset through one door."""
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from pdswitch.datasets.options import DatasetOptions, SourceOptions, loader_module
 from pdswitch.datasets.order import shuffled, shuffled_in_windows
 from pdswitch.datasets.records import Record
-from pdswitch.datasets.sample import DatasetError, Outcome, Sample, Skipped, text_flaw
+from pdswitch.datasets.sample import (
+    MOST_TOKENS,
+    DatasetError,
+    Lengths,
+    Outcome,
+    Skipped,
+    text_flaw,
+)
 from pdswitch.datasets.source import Source, Stream, open_source
 
 # Records among which at least one must have the right columns.
 PROBE = 100
+# Characters of a column's name in a message: what is no table may begin with anything.
+MOST_OF_A_NAME = 40
 
 
 class Loader(Protocol):
-    """What a dataset's module has."""
+    """What a dataset's module has.
+
+    Attributes:
+        OPTIONAL: columns that a record may have; nothing besides these and `columns` is read.
+    """
+
+    OPTIONAL: frozenset[str]
 
     def columns(self, options: DatasetOptions) -> list[set[str]]:
         """Return sets of columns; a record needs all of one set."""
@@ -24,9 +39,9 @@ class Loader(Protocol):
         """Return the records in order."""
 
     def samples(
-        self, record: dict[str, Any], place: int, options: DatasetOptions
+        self, record: Mapping[str, Any], place: int, options: DatasetOptions
     ) -> Iterable[Outcome]:
-        """Yield the requests of a record; `place` counts the records from 0."""
+        """Yield the requests of a record, or why it is none; `place` counts records from 0."""
 
 
 def load(options: DatasetOptions) -> tuple[Iterator[Outcome], str | None]:
@@ -45,7 +60,8 @@ def load(options: DatasetOptions) -> tuple[Iterator[Outcome], str | None]:
     loader: Any = importlib.import_module(loader_module(options.kind))
     source = None
     if isinstance(options, SourceOptions) and options.location is not None:
-        source = open_source(options.location, options.revision)
+        columns = loader.OPTIONAL.union(*loader.columns(options))
+        source = open_source(options.location, options.revision, columns)
     first = loader.records(options, source)
     found = _outcomes(first, loader, options)
     if options.shuffle and isinstance(first, Stream):
@@ -65,8 +81,11 @@ def _outcomes(
         if isinstance(record, Skipped):
             yield record
             continue
-        for outcome in loader.samples(dict(record), place, options):
-            yield _checked(outcome) if isinstance(outcome, Sample) else outcome
+        try:
+            found = [_checked(outcome) for outcome in loader.samples(record, place, options)]
+        except RecursionError:
+            found = [Skipped("record nested too deeply")]
+        yield from found
 
 
 def _with_columns(records: Iterable[Record], wanted: list[set[str]], name: str) -> Iterator[Record]:
@@ -76,7 +95,7 @@ def _with_columns(records: Iterable[Record], wanted: list[set[str]], name: str) 
     count = 0
     for count, record in enumerate(records, 1):
         if not found and not isinstance(record, Skipped):
-            have |= set(map(str, record))
+            have |= {" ".join(str(column).split())[:MOST_OF_A_NAME] for column in record}
             found = any(columns <= record.keys() for columns in wanted)
         if not found and count == PROBE:
             raise _wrong_columns(name, wanted, have)
@@ -93,16 +112,28 @@ def _wrong_columns(name: str, wanted: list[set[str]], have: set[str]) -> Dataset
     return DatasetError(f"{name} has {there}, but needs {needed}; name the right columns or file")
 
 
-def _checked(sample: Sample) -> Outcome:
-    prompt = sample.prompt
-    texts = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
-    if sample.reference_output is not None:
-        texts.append(sample.reference_output)
+def _checked(outcome: Outcome) -> Outcome:
+    """Return the outcome, or why it cannot be a request: one bad text spoils its own alone."""
+    if isinstance(outcome, Skipped):
+        return outcome
+    if isinstance(outcome, Lengths):
+        if max(outcome.prompt_tokens, outcome.output_tokens) > MOST_TOKENS:
+            return Skipped(f"length above {MOST_TOKENS:,} tokens")
+        return outcome
+    prompt = outcome.prompt
+    texts = [outcome.source_id]
+    if isinstance(prompt, str):
+        texts.append(prompt)
+    else:
+        # A message that calls tools may say nothing.
+        texts += [message["content"] for message in prompt if "tool_calls" not in message]
+    if outcome.reference_output is not None:
+        texts.append(outcome.reference_output)
     for text in texts:
         flaw = text_flaw(text)
         if flaw is not None:
             return Skipped(flaw)
-    return sample
+    return outcome
 
 
 def _distinct(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:

@@ -4,7 +4,7 @@ The samples labelled short come first, then medium, then long, because most mode
 the short ones only. The file is read once for each label, so that it is never in memory.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pdswitch.datasets.options import LongBenchOptions
@@ -16,6 +16,7 @@ FILES = ("data.json",)
 LABELS = ("short", "medium", "long")
 CHOICES = ("A", "B", "C", "D")
 PARTS = ("context", "question", *(f"choice_{letter}" for letter in CHOICES))
+OPTIONAL = frozenset({"_id", "length"})
 
 
 def columns(options: LongBenchOptions) -> list[set[str]]:
@@ -40,7 +41,7 @@ def _by_label(source: Source) -> Iterator[Record]:
 
 
 def samples(
-    record: dict[str, Any], place: int, options: LongBenchOptions
+    record: Mapping[str, Any], place: int, options: LongBenchOptions
 ) -> Iterator[Sample | Skipped]:
     """Yield the request of a record; its answer is a letter."""
     parts = [record.get(part) for part in PARTS]

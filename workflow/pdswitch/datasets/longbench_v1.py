@@ -8,7 +8,8 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -19,9 +20,11 @@ from pdswitch.datasets.options import LongBenchV1Options
 from pdswitch.datasets.records import Record, read_records
 from pdswitch.datasets.sample import DatasetError, Sample, Skipped
 from pdswitch.datasets.source import Source
+from pdswitch.paths import local_path
 
 ARCHIVE = "data.zip"
 EVEN = "_e"  # ends the name of a task's variant with evenly distributed lengths
+OPTIONAL = frozenset({"_id"})
 
 
 def columns(options: LongBenchV1Options) -> list[set[str]]:
@@ -39,7 +42,7 @@ def records(options: LongBenchV1Options, source: Source) -> Iterator[Record]:
             f"{', '.join(_forms(options))}"
         )
     if source.path is not None and source.path.is_file() and source.path.suffix != ".zip":
-        yield from _of_tasks(read_records(source.path), wanted, options)
+        yield from _of_tasks(read_records(source.path, source.columns), wanted, options)
         return
     with ExitStack() as stack:
         files = _files(source, wanted, stack)
@@ -49,7 +52,9 @@ def records(options: LongBenchV1Options, source: Source) -> Iterator[Record]:
                 f"{source.location} holds neither {ARCHIVE} nor files of the tasks "
                 f"{', '.join(missing)}; give the benchmark's hub id or a copy of it"
             )
-        yield from _in_turns([read_records(files[task]) for task in wanted if task in files])
+        yield from _in_turns(
+            [read_records(files[task], source.columns) for task in wanted if task in files]
+        )
 
 
 def _of_tasks(
@@ -80,7 +85,8 @@ def _files(source: Source, wanted: list[str], stack: ExitStack) -> dict[str, Pat
     try:
         with zipfile.ZipFile(archive) as members:
             return _unpack(members, wanted, folder)
-    except zipfile.BadZipFile as error:
+    # A damaged archive, a damaged member, a password or a compression that Python has not.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise DatasetError(f"{archive} is no whole zip archive; fetch it again") from error
 
 
@@ -109,7 +115,7 @@ def _in_turns(sources: Sequence[Iterator[Record]]) -> Iterator[Record]:
 
 
 def samples(
-    record: dict[str, Any], place: int, options: LongBenchV1Options
+    record: Mapping[str, Any], place: int, options: LongBenchV1Options
 ) -> Iterator[Sample | Skipped]:
     """Yield the request of a record, in its task's form; its answer is the first of `answers`."""
     context, given, answers = record.get("context"), record.get("input"), record.get("answers")
@@ -138,7 +144,7 @@ def _forms(options: LongBenchV1Options) -> dict[str, str]:
 @cache
 def _read_forms(path: str) -> dict[str, str]:
     try:
-        forms = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        forms = json.loads((local_path(path) or Path(path)).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetError(
             f"prompt_forms {path} cannot be read as JSON; give a file like dataset2prompt.json"

@@ -44,9 +44,9 @@ def shuffled(
             if left_over and kept and (key, number) > (-kept[0][0], -kept[0][1]):
                 continue
             heapq.heappush(kept, (-key, -number, outcome))
-            characters += _size(outcome)
+            characters += size_of(outcome)
             while len(kept) > most_kept or (characters > most_characters and len(kept) > 1):
-                characters -= _size(heapq.heappop(kept)[2])
+                characters -= size_of(heapq.heappop(kept)[2])
                 left_over = True
         kept.sort(key=lambda item: (-item[0], -item[1]))
         yield from (outcome for _, _, outcome in kept)
@@ -74,7 +74,7 @@ def shuffled_in_windows(
     characters = 0
     for outcome in outcomes:
         kept.append(outcome)
-        characters += _size(outcome)
+        characters += size_of(outcome)
         if len(kept) == window or characters > most_characters:
             yield from (kept[i] for i in random.permutation(len(kept)))
             kept, characters = [], 0
@@ -87,7 +87,8 @@ def _keys(seed: int) -> Iterator[float]:
         yield from random.random(KEYS_AT_A_TIME).tolist()
 
 
-def _size(outcome: Outcome) -> int:
+def size_of(outcome: Outcome) -> int:
+    """Return about how much memory a record takes, characters."""
     if isinstance(outcome, Sample):
         prompt = outcome.prompt
         text = len(prompt) if isinstance(prompt, str) else sum(len(str(m)) for m in prompt)

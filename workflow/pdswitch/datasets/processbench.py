@@ -1,12 +1,14 @@
 """ProcessBench: mathematical problems, with a solution in steps."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pdswitch.datasets.options import ProcessBenchOptions
 from pdswitch.datasets.records import Record
 from pdswitch.datasets.sample import Sample, Skipped
 from pdswitch.datasets.source import Source
+
+OPTIONAL = frozenset({"id"})
 
 
 def columns(options: ProcessBenchOptions) -> list[set[str]]:
@@ -21,7 +23,7 @@ def records(options: ProcessBenchOptions, source: Source) -> Iterable[Record]:
 
 
 def samples(
-    record: dict[str, Any], place: int, options: ProcessBenchOptions
+    record: Mapping[str, Any], place: int, options: ProcessBenchOptions
 ) -> Iterator[Sample | Skipped]:
     """Yield the request of a problem; the steps, a paragraph each, are the answer."""
     problem, steps = record.get("problem"), record.get("steps")

@@ -11,9 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pdswitch.datasets.encoding import Encoder
+from pdswitch.datasets.encoding import REFUSED_CHAT, REFUSED_TEXT, UNTEMPLATED, Encoder
 from pdswitch.datasets.options import DatasetOptions
-from pdswitch.datasets.sample import DatasetError, Lengths, Outcome, Sample, Skipped
+from pdswitch.datasets.order import size_of
+from pdswitch.datasets.sample import (
+    NOT_UNICODE,
+    DatasetError,
+    Lengths,
+    Outcome,
+    Sample,
+    Skipped,
+)
 from pdswitch.datasets.summary import Digest, length_statistics
 from pdswitch.files import atomic_path
 
@@ -21,6 +29,16 @@ BATCH = 1024
 BATCH_CHARACTERS = 4_000_000
 TOO_LONG = Skipped("longer than max_input_tokens")
 NO_ROOM = Skipped("no room for the answer in the model's context")
+NO_TOKENS = Skipped("prompt of no tokens")
+# What to do about some reasons, where they leave too few requests.
+ADVICE = {
+    REFUSED_CHAT: "use a model whose chat template takes such chats",
+    REFUSED_TEXT: "set apply_chat_template: false to send plain text",
+    UNTEMPLATED.reason: "use a model that has a chat template",
+    NOT_UNICODE: "convert the source to UTF-8",
+}
+# Before the first request is found: no source needs to be read to its end for such a mistake.
+MOST_REFUSED = 10_000
 SCHEMA = pa.schema(
     [
         pa.field("request_id", pa.string(), metadata={"meaning": "name of the request, unique"}),
@@ -121,6 +139,7 @@ def write_prompts(
         DatasetError: if there are too few, or the source is bad; then nothing is written.
     """
     skipped: Counter[str] = Counter()
+    details: dict[str, str] = {}
     # What may be used again stays in memory.
     first: list[pa.Table] = []
     remaining = iter(outcomes)
@@ -134,15 +153,18 @@ def write_prompts(
             for result in _encoded(batch, encoder, limits, seed):
                 if isinstance(result, Skipped):
                     skipped[result.reason] += 1
+                    details.setdefault(result.reason, result.detail)
                 else:
                     chosen.append(result)
             if chosen:
                 table = _table(chosen, written.rows)
                 written.add(table)
                 first += [table] * limits.reuse
+            elif not written.rows and sum(skipped[reason] for reason in ADVICE) > MOST_REFUSED:
+                break
         reused = limits.num_requests - written.rows
         if reused and not first:
-            raise _too_few(written.rows, limits, skipped)
+            raise _too_few(written.rows, limits, skipped, details)
         while written.rows < limits.num_requests:
             written.add(_again(pa.concat_tables(first), written.rows, limits.num_requests))
     return {
@@ -178,8 +200,7 @@ def _next_batch(outcomes: Iterator[Outcome], wanted: int) -> list[Outcome]:
     requests = characters = 0
     for outcome in outcomes:
         batch.append(outcome)
-        if isinstance(outcome, Sample):
-            characters += len(outcome.prompt) + len(outcome.reference_output or "")
+        characters += size_of(outcome)
         requests += not isinstance(outcome, Skipped)
         if requests == wanted or len(batch) == BATCH or characters > BATCH_CHARACTERS:
             break
@@ -191,14 +212,19 @@ def _encoded(
 ) -> Iterator[Row | Skipped]:
     """Yield what becomes of each outcome, in order."""
     samples = [outcome for outcome in batch if isinstance(outcome, Sample)]
-    texts = encoder.texts([sample.prompt for sample in samples])
+    seen = encoder.texts([sample.prompt for sample in samples])
+    texts = [text for text in seen if isinstance(text, str)]
     longer = encoder.surely_longer(texts, limits.longest)
     encoded = iter(
         encoder.token_ids([text for text, long in zip(texts, longer, strict=True) if not long])
     )
-    known = [sample.reference_output for sample in samples if sample.reference_output is not None]
-    output_tokens = iter(encoder.lengths(known))
-    prepared = iter(zip(texts, longer, strict=True))
+    answers = [
+        sample.reference_output
+        for sample, text in zip(samples, seen, strict=True)
+        if isinstance(text, str) and sample.reference_output is not None
+    ]
+    output_tokens = iter(encoder.lengths(answers))
+    prepared, are_longer = iter(seen), iter(longer)
     for outcome in batch:
         if isinstance(outcome, Skipped):
             yield outcome
@@ -209,11 +235,17 @@ def _encoded(
                 ids = encoder.random_ids(outcome.prompt_tokens, seed, outcome.number)
                 yield Row("", ids, outcome.output_tokens, outcome.source_id)
         else:
-            text, long = next(prepared)
+            text = next(prepared)
+            if isinstance(text, Skipped):
+                yield text
+                continue
+            long = next(are_longer)
             tokens = None if outcome.reference_output is None else next(output_tokens)
             token_ids = [] if long else next(encoded)
             if long or len(token_ids) > limits.longest:
                 yield limits.too_long
+            elif not token_ids:
+                yield NO_TOKENS
             else:
                 yield Row(text, token_ids, tokens, outcome.source_id)
 
@@ -244,16 +276,25 @@ def _table(rows: list[Row], first: int) -> pa.Table:
     )
 
 
-def _too_few(rows: int, limits: Limits, skipped: Counter[str]) -> DatasetError:
-    reasons = ", ".join(f"{reason} ({count})" for reason, count in sorted(skipped.items()))
-    remedy = "check the source"
+def _too_few(
+    rows: int, limits: Limits, skipped: Counter[str], details: dict[str, str]
+) -> DatasetError:
+    reasons = ", ".join(
+        f"{reason} ({count}{', first: ' + details[reason] if details.get(reason) else ''})"
+        for reason, count in sorted(skipped.items())
+    )
+    remedies = ["check the source"]
     if rows:
-        remedy = (
-            f"lower num_requests by {limits.num_requests - rows}, set reuse_requests: true to use "
-            "requests more than once"
-        )
+        remedies = [
+            f"lower num_requests by {limits.num_requests - rows}",
+            "set reuse_requests: true to use requests more than once",
+        ]
+    remedies += [advice for reason, advice in ADVICE.items() if reason in skipped]
+    if limits.too_long.reason in skipped:
+        remedies.append(f"raise the limit that left requests out ({limits.longest} tokens)")
+    *others, last = remedies
     return DatasetError(
         f"there are {rows} usable requests, but {limits.num_requests} are wanted (num_requests and "
-        f"the estimation samples); skipped: {reasons or 'none'}; {remedy}, or raise the limit that "
-        f"left requests out ({limits.longest} tokens)"
+        f"the estimation samples); skipped: {reasons or 'none'}; "
+        + (f"{', '.join(others)}, or {last}" if others else last)
     )

@@ -3,6 +3,9 @@
 from typing import Any, NamedTuple
 
 Message = dict[str, Any]
+# Lengths are written as int32.
+MOST_TOKENS = 2**31 - 1
+NOT_UNICODE = "text that is not valid Unicode"
 
 
 class DatasetError(ValueError):
@@ -44,9 +47,11 @@ class Skipped(NamedTuple):
 
     Attributes:
         reason: one of few, because they are counted.
+        detail: what this record met, for the message when there are too few requests.
     """
 
     reason: str
+    detail: str = ""
 
 
 Outcome = Sample | Lengths | Skipped
@@ -62,5 +67,5 @@ def text_flaw(text: str) -> str | None:
         try:
             text.encode()
         except UnicodeEncodeError:  # a lone surrogate, or bytes that were not UTF-8
-            return "text that is not valid Unicode"
+            return NOT_UNICODE
     return None

@@ -4,7 +4,7 @@ A third of the conversations begin with an answer, because long ones were cut in
 answer has no question and is left out.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -12,10 +12,10 @@ from pdswitch.datasets.options import ShareGPTOptions
 from pdswitch.datasets.records import Record
 from pdswitch.datasets.sample import Sample, Skipped
 from pdswitch.datasets.source import Source
+from pdswitch.datasets.turns import ASSISTANT, USER, read_turn
 
 FILES = ("ShareGPT_V3_unfiltered_cleaned_split.json",)
-PEOPLE = frozenset({"human", "user"})
-MODELS = frozenset({"gpt", "chatgpt", "bing", "bard", "assistant"})
+OPTIONAL = frozenset({"id"})
 
 
 def columns(options: ShareGPTOptions) -> list[set[str]]:
@@ -29,7 +29,7 @@ def records(options: ShareGPTOptions, source: Source) -> Iterable[Record]:
 
 
 def samples(
-    record: dict[str, Any], place: int, options: ShareGPTOptions
+    record: Mapping[str, Any], place: int, options: ShareGPTOptions
 ) -> Iterator[Sample | Skipped]:
     """Yield a request for each human turn that has an answer."""
     turns = record.get("conversations")
@@ -38,21 +38,18 @@ def samples(
         return
     name = record.get("id")
     name = place if name is None else name
-    speakers = [_speaker(turn) for turn in turns]
+    found = False
     for number, ((speaker, prompt), (next_speaker, answer)) in enumerate(
-        pairwise([*speakers, (None, None)])
+        pairwise([*map(read_turn, turns), (None, None)])
     ):
-        if speaker not in PEOPLE:
+        if speaker != USER:
             continue
-        if next_speaker not in MODELS:
+        found = True
+        if next_speaker != ASSISTANT:
             yield Skipped("human turn without an answer")
         elif not isinstance(prompt, str) or not isinstance(answer, str):
             yield Skipped("turn that is no text")
         else:
             yield Sample(f"sharegpt-{name}-{number}", prompt, answer)
-
-
-def _speaker(turn: Any) -> tuple[Any, Any]:
-    if not isinstance(turn, dict):
-        return None, None
-    return turn.get("from"), turn.get("value")
+    if not found:
+        yield Skipped("conversation without a human turn")

@@ -1,17 +1,33 @@
 """Where records come from: a local file, a local copy of a hub repository, or the hub itself."""
 
+import io
+import logging
 import random
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pdswitch.datasets.layout import split_files
 from pdswitch.datasets.options import DatasetOptions
-from pdswitch.datasets.records import Record, read_records
-from pdswitch.datasets.sample import DatasetError
+from pdswitch.datasets.records import (
+    CHUNK,
+    NoRecordsError,
+    Record,
+    names_records,
+    read_records,
+    records_of,
+)
+from pdswitch.datasets.sample import DatasetError, Skipped
+from pdswitch.paths import local_path
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+CARD = "README.md"
+# Nobody misses these among the records.
+DOCUMENTS = (".md", ".gitattributes", ".gitignore", "LICENSE", "LICENSE.txt")
+
+logger = logging.getLogger(__name__)
 
 
 class Stream(Iterator[Record]):
@@ -25,6 +41,42 @@ class Stream(Iterator[Record]):
         return next(self._records)
 
 
+class _HubFile(io.RawIOBase):
+    """A file on the hub, read in parts; whatever its client raises means something to the user."""
+
+    def __init__(self, location: str, path: str) -> None:
+        from huggingface_hub import HfFileSystem
+
+        self._location = location
+        self._file = self._asked(HfFileSystem().open, path, "rb")
+
+    def _asked(self, question: Callable[..., Any], *values: Any) -> Any:
+        try:
+            return question(*values)
+        except Exception as error:  # the client raises its own, its transport's and the system's
+            raise hub_error(self._location, error) from error
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that any part of it can be asked for."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place; nothing is asked for."""
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        """Return the place, bytes from the beginning."""
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what is at the place into a buffer and return how much it is, bytes."""
+        return int(self._asked(self._file.readinto, buffer))
+
+
 @dataclass(frozen=True)
 class Source:
     """A place that records are read from.
@@ -34,12 +86,14 @@ class Source:
         path: the local file or folder; None for the hub.
         revision: commit of the hub repository; None for what lies on this machine.
         names: files of the repository or folder, relative to it.
+        columns: of the records that are needed; None for all.
     """
 
     location: str
     path: Path | None
     revision: str | None
     names: frozenset[str]
+    columns: frozenset[str] | None = None
 
     def find(self, files: Sequence[str]) -> str | None:
         """Return the first of several files that this source has, None if it has none."""
@@ -72,44 +126,78 @@ class Source:
 
         Args:
             files: names under which the repository may hold the records as one file; the first
-                that is there is read, else `datasets` finds the data by the hub's own rules.
-            split: of the data, where `datasets` reads it.
-            subset: configuration of the data, where `datasets` reads it.
-            shuffle_seed: shuffles the shards of a stream.
+                that is there is read, else the files of the split, by the hub's own rules.
+            split: of the data, where there are several files.
+            subset: configuration of the data, where there are several files.
+            shuffle_seed: shuffles the files of a split.
 
         Raises:
             DatasetError: if they cannot be read.
         """
         if self.path is not None and self.path.is_file():
-            return read_records(self.path)
+            return read_records(self.path, self.columns)
         name = self.find(files)
         if name is not None:
-            return read_records(self.fetch(name))
+            return read_records(self.fetch(name), self.columns)
         return Stream(self._stream(split, subset, shuffle_seed))
 
-    def _stream(
-        self, split: str, subset: str | None, shuffle_seed: int | None
-    ) -> Iterator[dict[str, Any]]:
-        from datasets import load_dataset
-
+    def _stream(self, split: str, subset: str | None, shuffle_seed: int | None) -> Iterator[Record]:
+        card = self._card()
         try:
-            if self.path is None:
-                stream = load_dataset(
-                    self.location, subset, split=split, revision=self.revision, streaming=True
-                )
-            else:
-                stream = load_dataset(str(self.path), subset, split=split, streaming=True)
-            if shuffle_seed is None:
-                yield from stream
-            else:
-                count = stream.num_shards
-                for shard in random.Random(shuffle_seed).sample(range(count), count):
-                    yield from stream.shard(count, shard)
-        except Exception as error:  # whatever its many readers raise
-            raise hub_error(self.location, error) from error
+            names = split_files(self.names, card, split, subset)
+        except DatasetError as error:
+            raise DatasetError(f"{self.location} {error}") from error
+        self._say_what_is_left(names)
+        if shuffle_seed is not None:
+            names = random.Random(shuffle_seed).sample(names, len(names))
+        unread: list[NoRecordsError] = []
+        for name in names:
+            try:
+                yield from self._file(name)
+            except NoRecordsError as error:
+                logger.warning("left out: %s", error)
+                unread.append(error)
+                yield Skipped("file without records")
+        if len(unread) == len(names):
+            raise unread[0]
+
+    def _file(self, name: str) -> Iterator[Record]:
+        if self.path is not None:
+            return read_records(self.path / name, self.columns)
+        path = f"datasets/{self.location}@{self.revision}/{name}"
+        raw: Any = _HubFile(self.location, path)
+        return records_of(io.BufferedReader(raw, CHUNK), f"{self.location}/{name}", self.columns)
+
+    def _card(self) -> Mapping[str, Any]:
+        """Return the metadata of the README.md, which may say what is where."""
+        if CARD not in self.names:
+            return {}
+        from huggingface_hub import metadata_load
+
+        path = self.fetch(CARD)
+        try:
+            return metadata_load(path) or {}
+        except Exception as error:  # the YAML reader's own, and what is not UTF-8
+            first_line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DatasetError(
+                f"{self.location} has a {CARD} whose head is no YAML ({first_line}); mend it"
+            ) from error
+
+    def _say_what_is_left(self, names: Sequence[str]) -> None:
+        left = sorted(name for name in self.names - {*names} if not name.endswith(DOCUMENTS))
+        if left:
+            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+            logger.warning(
+                "%s: %s of its files hold this split; left out: %s",
+                self.location,
+                len(names),
+                ", ".join(left[:5]) + more,
+            )
 
 
-def open_source(location: str, revision: str | None) -> Source:
+def open_source(
+    location: str, revision: str | None, columns: frozenset[str] | None = None
+) -> Source:
     """Find what a location means: an existing path, or else a hub id.
 
     With `HF_HUB_OFFLINE` set, a repository is read from the hub's cache.
@@ -117,42 +205,44 @@ def open_source(location: str, revision: str | None) -> Source:
     Args:
         location: path or hub id.
         revision: branch, tag or commit of a hub repository.
+        columns: of the records that are needed; None for all.
 
     Raises:
         DatasetError: if there is no such path or repository, or it may not be read.
     """
-    path = Path(location).expanduser()
-    if path.exists():
+    path = local_path(location)
+    if path is not None:
         if revision is not None:
             raise DatasetError(
                 f"revision {revision} is given for the local path {location}, which has none; "
                 "remove revision, or give a hub id"
             )
-        return Source(location, path, None, _names_in(path))
-    if not HUB_ID.fullmatch(location) or location.endswith((".json", ".jsonl", ".csv", ".parquet")):
+        return Source(location, path, None, _names_in(path), columns)
+    if not HUB_ID.fullmatch(location) or names_records(location):
         raise DatasetError(
             f"there is no file or folder {location}; fetch it first, or correct the path"
         )
-    return _hub_source(location, revision)
+    return replace(_hub_source(location, revision), columns=columns)
 
 
 def input_files(options: DatasetOptions) -> list[str]:
     """Return the files of this machine that a dataset is made from, for what depends on them."""
     files = []
     for place in (options.location, getattr(options, "prompt_forms", None)):
-        path = Path(place or "").expanduser()
-        if place is not None and path.is_file():
+        path = None if place is None else local_path(place)
+        if path is not None and path.is_file():
             files.append(str(path))
-        elif place is not None and path.is_dir():
+        elif path is not None:
             files += sorted(str(path / name) for name in _names_in(path))
     return files
 
 
 def _names_in(path: Path) -> frozenset[str]:
-    if path.is_file():
-        return frozenset()
-    names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    return frozenset(name for name in names if not name.startswith("."))
+    """Return the files of a folder, those aside that are hidden."""
+    files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
+    return frozenset(
+        file.as_posix() for file in files if not any(part.startswith(".") for part in file.parts)
+    )
 
 
 def _hub_source(location: str, revision: str | None) -> Source:
@@ -165,7 +255,8 @@ def _hub_source(location: str, revision: str | None) -> Source:
     except Exception as error:
         raise hub_error(location, error) from error
     names = frozenset(file.rfilename for file in info.siblings or [])
-    return Source(location, None, info.sha, names)
+    # The repository's full name, where the hub knows it by a short one.
+    return Source(info.id or location, None, info.sha, names)
 
 
 def _cached_source(location: str, revision: str | None) -> Source:
@@ -196,12 +287,11 @@ def _cached_source(location: str, revision: str | None) -> Source:
 
 
 def hub_error(location: str, error: Exception) -> DatasetError:
-    """Return what an error of `datasets` or of the hub's client means to the user."""
+    """Return what an error of the hub's client means to the user."""
     from huggingface_hub import errors
 
     text = str(error)
-    # `datasets` has no class of its own for this.
-    if isinstance(error, errors.GatedRepoError) or "is a gated dataset" in text:
+    if isinstance(error, errors.GatedRepoError):
         return DatasetError(
             f"{location} is gated: accept its terms at https://huggingface.co/datasets/{location}, "
             "then set HF_TOKEN to a token of that account (or run `hf auth login`), or set its "

@@ -1,6 +1,6 @@
 """Requests whose lengths follow a law; the prompts are random token ids."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ from pdswitch.datasets.options import (
     SyntheticOptions,
     UniformLaw,
 )
-from pdswitch.datasets.sample import Lengths
+from pdswitch.datasets.sample import MOST_TOKENS, Lengths
 from pdswitch.datasets.source import Source
 
 # Drawn at a time, so that the first lengths are the same however many are asked for.
 BLOCK = 1024
 # Times as many as are wanted, at most: a law above max_input_tokens must come to an end.
 PATIENCE = 16
+OPTIONAL: frozenset[str] = frozenset()
 
 
 def columns(options: SyntheticOptions) -> list[set[str]]:
@@ -42,7 +43,7 @@ def records(options: SyntheticOptions, source: Source | None) -> Iterator[dict[s
             yield dict(zip(("input", "output"), pair, strict=True))
 
 
-def samples(record: dict[str, Any], place: int, options: SyntheticOptions) -> Iterator[Lengths]:
+def samples(record: Mapping[str, Any], place: int, options: SyntheticOptions) -> Iterator[Lengths]:
     """Yield the request of a pair of lengths."""
     yield Lengths(f"synthetic-{place}", record["input"], record["output"], place)
 
@@ -65,4 +66,5 @@ def draw_lengths(law: LengthLaw, count: int, random: np.random.Generator) -> NDA
             lengths = random.lognormal(np.log(law.mean) - variance / 2, np.sqrt(variance), count)
         case GammaLaw():
             lengths = random.gamma(law.cv**-2, law.mean * law.cv**2, count)
-    return np.maximum(np.rint(lengths), 1).astype(np.int64)
+    # The longest are too long for any use; whole numbers have an end.
+    return np.clip(np.rint(lengths), 1, MOST_TOKENS + 1).astype(np.int64)

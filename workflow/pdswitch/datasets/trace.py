@@ -1,6 +1,7 @@
 """Traces of serving: input and output lengths; the prompts are random token ids."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 from pdswitch.datasets.options import TraceOptions
@@ -13,6 +14,7 @@ KNOWN = (
     ("Request tokens", "Response tokens"),  # BurstGPT
     ("input_length", "output_length"),  # Mooncake
 )
+OPTIONAL: frozenset[str] = frozenset()
 
 
 def columns(options: TraceOptions) -> list[set[str]]:
@@ -26,7 +28,7 @@ def records(options: TraceOptions, source: Source) -> Iterable[Record]:
 
 
 def samples(
-    record: dict[str, Any], place: int, options: TraceOptions
+    record: Mapping[str, Any], place: int, options: TraceOptions
 ) -> Iterator[Lengths | Skipped]:
     """Yield the request of a record."""
     for input_column, output_column in _pairs(options):
@@ -54,10 +56,10 @@ def _pairs(options: TraceOptions) -> Iterable[tuple[str, str]]:
 
 def _tokens(value: Any) -> int | None:
     # CSV gives text; exports of data frames write 374.0 for 374.
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return int(number) if number.is_integer() else None
