@@ -64,4 +64,5 @@ rule figures:
 onstart:
     from pdswitch.kept import use_results
 
+    forced()
     use_results(Path(CONFIG.store_dir), Path(RESULTS))

@@ -24,7 +24,6 @@ from pdswitch.datasets.source import input_files
 from pdswitch.engine.processes import start_time
 from pdswitch.model import WHEEL_PREFIX, model_files, model_slug
 from pdswitch.sources import stage_sources
-from snakemake.settings.types import DAGSettings
 
 try:
     CONFIG = parse_config(config, workflow.config_settings.config)
@@ -39,12 +38,8 @@ STORE = shlex.quote(CONFIG.store_dir).replace("{", "{{").replace("}", "}}")
 # When the workflow began, and what it was told to run again: its jobs on a cluster, which are
 # processes of their own, must know both. See pdswitch.kept.
 if workflow.is_main_process:
-    asked = workflow.dag_settings or DAGSettings()
     os.environ["PDSWITCH_WORKFLOW_BEGAN"] = str(time.time())
-    forced = {*asked.forcerun, *(asked.targets if asked.forcetargets else ())}
-    os.environ["PDSWITCH_FORCED"] = json.dumps(
-        "everything" if asked.forceall else sorted(forced)
-    )
+    os.environ["PDSWITCH_FORCED"] = "[]"
 
 
 envvars:
@@ -239,16 +234,28 @@ def run_arguments(dataset):
     )
 
 
+@cache
+def forced():
+    """The rules and files that Snakemake was told to run again, or "everything"."""
+    # Snakemake knows them itself once it has read the rules.
+    if workflow.is_main_process:
+        asked = workflow.dag_settings
+        named = {*asked.forcerun, *(asked.targets if asked.forcetargets else ())}
+        os.environ["PDSWITCH_FORCED"] = json.dumps(
+            "everything" if asked.forceall else sorted(named)
+        )
+    return json.loads(os.environ["PDSWITCH_FORCED"])
+
+
 def again(rule):
-    """What a job says of a rule that Snakemake was told to run again: kept results are too old.
+    """What the jobs of a rule say when Snakemake was told to run them again, or nothing.
 
     A function of the output is no param that Snakemake compares. A second try of the same workflow
     finds what the first one measured.
     """
 
     def argument(wildcards, output):
-        forced = json.loads(os.environ["PDSWITCH_FORCED"])
-        if forced == "everything" or not {rule, *output}.isdisjoint(forced):
+        if forced() == "everything" or not {rule, *output}.isdisjoint(forced()):
             return f"--kept-since {os.environ['PDSWITCH_WORKFLOW_BEGAN']}"
         return ""
 
