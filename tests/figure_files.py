@@ -8,7 +8,6 @@ import pandas as pd
 from pdswitch.files import write_json, write_parquet
 from pdswitch.results import timeline
 from synthetic import (
-    history_of,
     play,
     profile_steps,
     prompts_of,
@@ -25,7 +24,7 @@ FIGURE_INPUTS = {
     "profiling_results": ["../../profile/N=16/steps.parquet", "threshold.json"],
     "input_length_distribution": ["../prompts.parquet"],
     "output_length_distribution": ["termination/requests.parquet", "termination/termination.json"],
-    "online_kstar_convergence": ["online/kstar_history.parquet", "threshold.json"],
+    "online_kstar_convergence": ["demo_results.json"],
     "timeline": ["pd_timeline_demo.json"],
     "hazard": ["termination/termination.json"],
 }
@@ -54,5 +53,4 @@ def write_cell(folder: Path, results: dict[str, Any] | None = None) -> Path:
     write_parquet(profile / "steps.parquet", profile_steps(n_slots))
     write_parquet(cell.parent / "prompts.parquet", pd.DataFrame({"prompt_tokens": prompts_of(96)}))
     write_parquet(cell / "termination" / "requests.parquet", requests_of(200))
-    write_parquet(cell / "online" / "kstar_history.parquet", history_of(n_slots, k_star))
     return cell

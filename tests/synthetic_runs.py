@@ -38,6 +38,7 @@ QUIET = {
     "checked_at": "2026-03-01T10:04:58+00:00",
     "decode": [{"batch_size": 1, "median_s": 0.03, "spread": 0.02, "modes_s": None}],
     "load_average": 1.1,
+    "cores": 2,
     "warnings": [],
     "likely_cause": None,
 }

@@ -28,7 +28,7 @@ from pdswitch.figures import (
 from pdswitch.figures.lengths import MOST_BINS, whole_token_bins
 from pdswitch.figures.save import save_figure
 from pdswitch.figures.style import house_style, plain
-from pdswitch.figures.throughput_vs_k import measured_throughput, neighbourhoods
+from pdswitch.figures.throughput_vs_k import bands, measured_throughput
 from pdswitch.results import timeline as phases_of_run
 from synthetic import (
     block_of,
@@ -39,7 +39,6 @@ from synthetic import (
     requests_of,
     results_of,
     termination_of,
-    theory_of,
     timing_of,
 )
 
@@ -121,13 +120,41 @@ class TestThroughput:
 
 
 class TestMeasuredThroughput:
-    def test_the_interval_is_that_of_the_pooled_scatter(self):
+    def test_what_all_k_of_a_block_share_counts_once(self):
         by_k = {str(k): block_of([10.0, 10.0 * np.e], []) for k in (1, 2, 3)}
         found = measured_throughput(by_k, "throughput")
-        # Three groups of two logarithms 0.5 from their mean: s² = 6·0.25 / 3, t(3 degrees) = 3.182.
-        width = 3.1824463 * np.sqrt(0.5 / 2)
+        # Two blocks 1 apart, whatever the number of k: s² = 0.5, t(1 degree) = 12.706.
+        width = 12.7062047 * np.sqrt(0.5 / 2)
         assert np.log(found.high / found.mean) == pytest.approx([width] * 3, rel=1e-6)
         assert np.log(found.mean / found.low) == pytest.approx([width] * 3, rel=1e-6)
+
+    def test_only_k_of_the_same_blocks_are_pooled(self):
+        by_k = {k: block_of([np.exp(d), np.exp(-d)], []) for k, d in (("1", 0.5), ("2", 0.1))}
+        by_k["2"]["throughput"]["blocks"] = [1, 3]
+        found = measured_throughput(by_k, "throughput")
+        assert np.log(found.high / found.mean) == pytest.approx(
+            12.7062047 * np.array([0.5, 0.1]), rel=1e-6
+        )
+
+    def test_repeats_are_matched_by_their_block(self):
+        by_k = {"1": block_of([10.0, 12.0, 11.0], []), "2": block_of([22.0, 20.0, 24.0], [])}
+        by_k["2"]["throughput"]["blocks"] = [3, 1, 2]
+        one = measured_throughput({"1": by_k["1"]}, "throughput")
+        both = measured_throughput(by_k, "throughput")
+        # The second k is twice the first in every block: nothing is left but the blocks.
+        assert both.high[0] == pytest.approx(one.high[0])
+
+    @pytest.mark.parametrize("blocks", [2, 3, 5])
+    @pytest.mark.parametrize("between", [0.0, 0.005, 0.03])
+    def test_the_bars_hold_the_level_of_a_k_in_95_of_100_sweeps(self, blocks, between):
+        random, true, trials, held = np.random.default_rng(blocks), np.arange(8.0, 13.0), 400, 0
+        for _ in range(trials):
+            drift = random.normal(0, between, (blocks, 1))
+            runs = true * np.exp(drift + random.normal(0, 0.005, (blocks, true.size)))
+            by_k = {str(k): block_of(runs[:, k].tolist(), []) for k in range(true.size)}
+            found = measured_throughput(by_k, "throughput", [3, 4])
+            held += int(((found.low <= true) & (true <= found.high)).sum())
+        assert held / (trials * true.size) >= 0.93
 
     def test_the_scatter_of_the_contenders_is_theirs(self):
         by_k = {k: block_of([np.exp(d), np.exp(-d)], []) for k, d in (("1", 0.5), ("2", 0.1))}
@@ -151,17 +178,16 @@ class TestMeasuredThroughput:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "grid", "expected"),
+    ("chosen", "expected"),
     [
-        ([5], [1, 3, 5, 7], [(4, 6)]),
-        ([3, 5], [1, 3, 5, 7], [(2, 6)]),
-        ([1, 7], [1, 3, 5, 7], [(0.5, 2), (6, 7.5)]),
-        ([4], [4], [(3.5, 4.5)]),
-        ([], [1, 2], []),
+        ([5], [(4.5, 5.5)]),
+        ([1, 2, 5, 8], [(0.5, 2.5), (4.5, 5.5), (7.5, 8.5)]),
+        ([256, 3], [(2.5, 3.5), (255.5, 256.5)]),
+        ([], []),
     ],
 )
-def test_neighbourhoods(chosen, grid, expected):
-    assert neighbourhoods(chosen, grid) == expected
+def test_no_k_between_the_measured_ones_is_shaded(chosen, expected):
+    assert bands(chosen) == expected
 
 
 class TestProfile:
@@ -250,15 +276,59 @@ class TestLengths:
 
 
 class TestOnline:
+    @staticmethod
+    def results(n_slots: int = 16, updates: int = 8, **estimated: Any) -> dict[str, Any]:
+        results = results_of(n_slots)
+        history = history_of(n_slots, results["k_star"], updates).to_dict("records")
+        results["online_estimation"] |= {
+            "history": history,
+            "updates": updates,
+            "steady_updates": max(0, updates - 2),
+            "completions": 16 * updates + 40,
+            "steady_completions": [3, max(3, 16 * updates - 20)],
+            **estimated,
+        }
+        return results
+
+    @staticmethod
+    def shaded(figure: Figure) -> list[tuple[float, float]]:
+        """Grey stretches of the upper axes."""
+        return [
+            (patch.get_x(), patch.get_x() + patch.get_width())
+            for patch in figure.axes[0].patches
+            if patch.get_label() == "ramp and drain"
+        ]
+
     @pytest.mark.parametrize(("n_slots", "updates"), [(16, 8), (1, 1), (1024, 300)])
     def test_any_history(self, n_slots, updates):
-        theory = theory_of(n_slots)
-        history = history_of(n_slots, theory["k_star"], updates)
-        is_drawn(online_kstar_convergence.draw("demo", history, theory))
+        is_drawn(online_kstar_convergence.draw(self.results(n_slots, updates)))
+
+    def test_ramp_and_drain_are_shaded_and_the_medians_drawn_between_them(self):
+        results = self.results()
+        figure = online_kstar_convergence.draw(results)
+        assert self.shaded(figure) == [(0, 3), (108, 168)]
+        assert f"median: $k^*$ = {results['k_star_online']}" in texts(figure)
+        assert "8 online updates of k*, 6 steady" in texts(figure)
+
+    def test_all_is_shaded_without_a_steady_window(self):
+        results = self.results(
+            steady_completions=None, steady_updates=0, k_star=None, termination_probability=None
+        )
+        figure = online_kstar_convergence.draw(results)
+        assert self.shaded(figure) == [(0, 168)]
+        assert "median" not in texts(figure)
+        is_drawn(figure)
 
     def test_says_so_without_an_update(self):
-        theory = theory_of(16)
-        figure = online_kstar_convergence.draw("demo", history_of(16, 5).iloc[:0], theory)
+        results = self.results(
+            updates=0,
+            history=[],
+            steady_updates=0,
+            steady_completions=None,
+            k_star=None,
+            termination_probability=None,
+        )
+        figure = online_kstar_convergence.draw(results)
         assert "the run ended before the first update" in texts(figure)
         is_drawn(figure)
 

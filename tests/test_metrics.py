@@ -8,7 +8,6 @@ import pytest
 
 from pdswitch.metrics import (
     inter_token_latencies,
-    out_of_memory_cycles,
     refill_sizes,
     run_metrics,
     steady_window,
@@ -145,7 +144,7 @@ def test_a_valid_run_has_no_reason_against_it(run):
         (lambda s, r, f: f.update(requests_asked=5), "4 requests ended of 5"),
         (lambda s, r, f: s.__setitem__("decode_requests", 1), "2 steps mixed prefill and decode"),
         (lambda s, r, f: s.__setitem__("preempted", [0, 1, 0, 0]), "1 requests were preempted"),
-        (lambda s, r, f: s.__setitem__("prefill_tokens", 0), "2 steps were empty"),
+        (lambda s, r, f: s.__setitem__("prefill_tokens", 0), "2 of 2 refills were cut short"),
         (lambda s, r, f: s.__setitem__("cached_tokens", 3), "12 prompt tokens came from"),
         (lambda s, r, f: s.__setitem__("duration_s", 0.9), "add up to 3.600 s of 4.000 s"),
         (lambda s, r, f: r.__setitem__("finish_reason", "abort"), "4 requests were aborted"),
@@ -191,7 +190,7 @@ def test_a_step_without_work_is_no_fault(run):
     assert rejections(steps, requests, facts, True) == []
     steps.loc[2, "prefill_tokens"] = 0
     (reason,) = rejections(steps, requests, facts, True)
-    assert reason == "1 steps were empty: a refill found no KV memory"
+    assert reason == "1 of 1 refills were cut short: the KV memory is too small for N"
 
 
 def test_the_timeline_merges_steps_of_one_kind(run):
@@ -223,13 +222,3 @@ def test_the_verdict_says_when_there_is_no_interval():
     assert "cannot be told from the best" in verdict_sentence(3, verdict)
     verdict |= {"regret_low": 0.01, "indifference_set": [5]}
     assert verdict_sentence(3, verdict).startswith("k* = 3 is not the best: it costs 2.0 %")
-
-
-def test_cycles_that_run_out_of_memory_are_counted_once_each(run):
-    steps = run[0]
-    assert out_of_memory_cycles(steps) == 0
-    steps = pd.concat([steps, steps, steps], ignore_index=True)
-    steps["preempted"] = [0, 1, 0, 0, 0, 2, 0, 1, 0, 0, 0, 0]
-    assert out_of_memory_cycles(steps) == 3
-    steps["preempted"] = [0, 0, 3, 1, 0, 0, 0, 0, 0, 0, 0, 0]
-    assert out_of_memory_cycles(steps) == 1

@@ -198,11 +198,12 @@ class TestPage:
                 "throughput": rate,
                 "steady_throughput": None if rep == 2 else 1.1 * rate,
                 "preemptions": 0,
+                "cut_short_refills": 0,
                 **latencies,
                 **dict.fromkeys(AVERAGED, 5.0),
             }
             steps = play(16, k or 1, 40)
-            requests = requests_of(40).assign(arrival_s=0.0)
+            requests = requests_of(40).assign(arrival_s=0.0, finish_s=steps["done_s"].iloc[-1])
             return MeasuredRun(tmp_path, facts, metrics, [], steps, requests)
 
         runs = [
@@ -211,7 +212,13 @@ class TestPage:
             for k in grid_of(16, theory["k_star"])
         ]
         runs += [run("mixed", None, rep, 40.0) for rep in range(1, repeats + 1)]
-        settings = {"model": "m", "num_requests": 40, "repeats": repeats, "lengths": "replay"}
+        settings = {
+            "model": "m",
+            "tensor_parallel_size": 1,
+            "num_requests": 40,
+            "repeats": repeats,
+            "lengths": "replay",
+        }
         online, history = run("adaptive", None, 1, 45.0), history_of(16, theory["k_star"])
         made = dataset_results("demo", settings, theory, termination_of(), runs, online, history)
         write_json(tmp_path / "results.json", made)
@@ -250,7 +257,7 @@ class TestHeadline:
         }  # fmt: skip
         assert wording.headline(results) == (
             f"k* = 5 offline ({results['k_star_online']} online) costs 2.1 % of the throughput at "
-            "the best, k̂ = 7 (95 %: 0.4 to 3.9 %); k = 7 to 9, 13 cannot be told from the best; "
+            "the best, k̂ = 7 (95 %: 0.4 to 3.9 %); k = 7, 9 and 13 cannot be told from the best; "
             "k̂ serves 1.083 × what vLLM's own mixed policy does."
         )
 
@@ -292,10 +299,17 @@ def test_seconds(value, text):
 
 @pytest.mark.parametrize(
     ("chosen", "text"),
-    [([5], "5"), ([3, 5, 7], "3 to 7"), ([1, 5, 7, 16], "1, 5 to 7, 16"), ([], "")],
+    [
+        ([5], "5"),
+        ([3, 5], "3 and 5"),
+        ([1, 2, 5, 8], "1, 2, 5 and 8"),
+        ([16, 3, 4, 5, 9, 10], "3 to 5, 9, 10 and 16"),
+        ([1, 2, 3, 4], "1 to 4"),
+        ([], ""),
+    ],
 )
-def test_stretches(chosen, text):
-    assert wording.stretches(chosen, [1, 3, 5, 7, 9, 16]) == text
+def test_only_thresholds_that_were_measured_are_named(chosen, text):
+    assert wording.thresholds(chosen) == text
 
 
 class TestFiles:
@@ -363,6 +377,22 @@ class TestFiles:
         assert "variable VLLM_SECRET set" in " ".join(text.split())
         assert "HOME" not in text
 
+    def test_all_devices_of_the_engine_stand_in_one_row(self, template):
+        results = results_of() | {"tensor_parallel_size": 2}
+        card = {"name": "NVIDIA H100", "uuid": "GPU-1"}
+        results["environment"] |= {"hardware": {"cpu": "c", "devices": [card, card]}}
+        text = Page(render(template, [cell_of(results)], "{}")).text
+        assert "device 2 × NVIDIA H100" in text
+        assert "tensor_parallel_size 2" in text
+
+    def test_doubts_are_told_and_coloured(self, template):
+        results = results_of()
+        assert 'class="verdict warn"' not in render(template, [cell_of(results)], "{}")
+        results["verdict"]["doubts"] = [{"kind": "prediction", "error": 0.31}]
+        page = render(template, [cell_of(results)], "{}")
+        assert page.count('class="verdict warn"') == 2
+        assert "not to be trusted the prediction errs by 31 % in the mean" in Page(page).text
+
     def test_n_star_is_told_with_its_risk(self):
         results = results_of()
         assert "N*" not in dict(wording.verdict_rows(results))
@@ -371,6 +401,7 @@ class TestFiles:
             "out_of_memory_cycles": 1,
             "out_of_memory_rate": 1 / 85,
             "preemptions": 3,
+            "cut_short_refills": 1,
         }
         bounds = {"normal": {"n_slots": 16}, "published": {"n_slots": 14}}
         results["memory"] = {
@@ -382,7 +413,8 @@ class TestFiles:
         }
         assert dict(wording.verdict_rows(results))["N*"] == (
             "16 slots in 4,096 KV tokens (published bound 14); KV memory ran out in 1 of 85 cycles "
-            "at k*, 1.2 % against the tolerated 5.0 %; 3 preemptions"
+            "at k*, 1.2 % against the tolerated 5.0 %; 3 preemptions, 1 refill cut "
+            "short"
         )
         measured |= {"cycles": 0, "out_of_memory_cycles": 0, "out_of_memory_rate": None}
         assert dict(wording.verdict_rows(results))["N*"].endswith(
@@ -392,11 +424,12 @@ class TestFiles:
     def test_only_what_was_checked_is_said_to_hold(self):
         results = results_of()
         assert "tokens out are tokens asked for" in wording.checks(results)
-        assert "nothing was preempted" in wording.checks(results)
+        assert "nothing was preempted, KV memory cut no refill short" in wording.checks(results)
         natural = wording.checks(results | {"lengths": "natural"})
         assert "tokens out" not in natural
         bound = wording.checks(results | {"memory": {"n_slots": 16}})
         assert "preempted" not in bound
+        assert "cut" not in bound
         assert "step times add up to the clock" in natural
         assert "step times add up to the clock" in bound
 

@@ -14,7 +14,7 @@ import pytest
 
 from pdswitch.decomposition import SOURCES
 from pdswitch.files import read_json, write_json, write_parquet
-from pdswitch.results import dataset_results, load_run, run_rows
+from pdswitch.results import dataset_results, load_run, out_of_memory, run_rows
 from pdswitch.wording import headline, verdict_rows
 from synthetic_runs import (
     QUIET,
@@ -30,6 +30,7 @@ GRID = [1, 2, 3, 5, 8]
 BLOCKS = [1, 2, 3]
 SETTINGS = {
     "model": "toy",
+    "tensor_parallel_size": 2,
     "num_requests": 120,
     "repeats": len(BLOCKS),
     "lengths": "replay",
@@ -289,6 +290,58 @@ def test_self_checks_are_counted_and_the_worst_is_kept(cell, theory):
     assert dict(verdict_rows(results))["machine"].startswith("not quiet in 1 of 2 self-checks: w")
 
 
+def test_a_run_with_two_step_times_is_named_and_the_verdict_doubted(cell, theory):
+    results = results_of(cell, theory)
+    runs = len(run_files(cell)) + 1
+    assert results["step_modes"] == {"profile": [], "runs": 0, "of": runs, "worst": None}
+    assert results["verdict"]["doubts"] == []
+    folder = cell / "throughput/threshold=3/rep=2"
+    steps = pd.read_parquet(folder / "steps.parquet")
+    slow = np.random.default_rng(0).random(len(steps)) < 0.4
+    steps.loc[slow & (steps["decode_requests"] > 0), "duration_s"] *= 5.5
+    # The rest of the record follows, as in a run that is really slower.
+    steps["done_s"] = steps["duration_s"].cumsum()
+    write_parquet(folder / "steps.parquet", steps)
+    results = results_of(cell, theory)
+    found = results["step_modes"]
+    assert (found["runs"], found["worst"]["where"]) == (1, str(folder))
+    assert "step_modes" in [one["kind"] for one in results["verdict"]["doubts"]]
+    assert "; not to be trusted: " in results["verdict"]["sentence"]
+    assert "decode steps of " in results["verdict"]["sentence"]
+
+
+def test_a_busy_host_stands_in_the_sentence(cell, theory):
+    file = cell / "throughput/threshold=3/rep=2/run.json"
+    facts = read_json(file)
+    conditions = facts["conditions"] | {"after": {"load_average": 6.5, "cores": 2}}
+    write_json(file, facts | {"conditions": conditions})
+    sentence = results_of(cell, theory)["verdict"]["sentence"]
+    assert sentence.endswith("; not to be trusted: the load average was 6.5 on 2 cores.")
+
+
+def test_refills_cut_short_reject_a_run_or_are_its_measured_risk(cell, theory):
+    folder = cell / f"throughput/threshold={theory['k_star']}/rep=2"
+    steps = pd.read_parquet(folder / "steps.parquet")
+    begins = (steps["admitted"] > 1) & (steps["refill_cause"] == "threshold")
+    steps.loc[begins, ["admitted", "running"]] -= 1
+    steps.loc[begins, "waiting"] += 1
+    write_parquet(folder / "steps.parquet", steps)
+    (rejected,) = results_of(cell, theory)["rejected"]
+    count = int(begins.sum())
+    assert rejected["reasons"][0].startswith(f"{count} of ")
+    bound = load_run(folder, True, frozenset(), memory_bound=True)
+    assert bound.reasons == []
+    assert out_of_memory([bound])["out_of_memory_cycles"] == count
+    assert out_of_memory([bound])["cut_short_refills"] == count
+
+
+def test_values_are_labelled_with_their_blocks(cell, theory):
+    spoil(cell / "throughput/threshold=5/rep=2")
+    by_k = results_of(cell, theory)["throughput_by_k"]
+    assert sorted(by_k["5"]["throughput"]["blocks"]) == [1, 3]
+    assert sorted(by_k["1"]["steady_throughput"]["blocks"]) == BLOCKS
+
+
 def test_the_scripts_write_every_file(aggregated):
     results = read_json(aggregated / "toy_results.json")
     runs = pd.read_parquet(aggregated / "runs.parquet")
@@ -298,6 +351,7 @@ def test_the_scripts_write_every_file(aggregated):
     phases = read_json(aggregated / "timeline.json")
 
     assert int(row["k_hat"]) == results["k_hat"]
+    assert int(row["tensor_parallel_size"]) == results["tensor_parallel_size"] == 2
     assert len(runs) == len(run_files(aggregated)) + 1
     assert len(truncated) == results["truncated"] > 0
     assert {sample["prompt"] for sample in truncated} == {"why?"}

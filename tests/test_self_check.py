@@ -54,6 +54,7 @@ def test_a_quiet_machine_gives_no_warning():
     found = judge({1: steps(0), 16: steps(1, 0.045)}, QUIET, WORKERS, 2)
     assert found["warnings"] == []
     assert found["likely_cause"] is None
+    assert (found["load_average"], found["cores"]) == (1.0, 2)
     assert [step["batch_size"] for step in found["decode"]] == [1, 16]
     assert found["decode"][1]["median_s"] == pytest.approx(0.045, rel=0.02)
 

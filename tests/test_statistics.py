@@ -11,6 +11,7 @@ from pdswitch.statistics import (
     best_critical_value,
     compare_with_best,
     mean_absolute_percentage_error,
+    mean_interval,
 )
 
 THRESHOLDS = [1, 2, 4, 8, 16]
@@ -143,3 +144,34 @@ def test_the_critical_value_is_dunnetts():
 
 def test_mape():
     assert mean_absolute_percentage_error([1.1, 0.9], [1.0, 1.0]) == pytest.approx(0.1)
+
+
+class TestMeanInterval:
+    @pytest.mark.parametrize("blocks", [2, 3, 4, 5])
+    @pytest.mark.parametrize("count", [1, 4, 11])
+    @pytest.mark.parametrize("between", [0.0, 0.002, 0.005, 0.03, 0.2])
+    def test_covers_the_level_of_one_k_whatever_the_blocks_do(self, blocks, count, between):
+        # Between the blocks as said, within one 0.005.
+        random, trials, held = np.random.default_rng([blocks, count]), 1500, 0
+        for _ in range(trials):
+            drift = random.normal(0, between, (blocks, 1))
+            logs = drift + random.normal(0, 0.005, (blocks, count))
+            held += bool(abs(logs.mean(axis=0)[0]) <= mean_interval(logs))
+        # 95 % at least; three standard errors below.
+        assert held / trials >= 0.933
+
+    def test_is_students_interval_for_one_k(self):
+        logs = np.array([[0.1], [0.5], [0.3]])
+        found = stats.t.interval(0.95, 2, scale=stats.sem(logs[:, 0]))
+        assert mean_interval(logs) == pytest.approx(found[1])
+
+    def test_pools_the_noise_where_blocks_do_not_differ(self):
+        random = np.random.default_rng(0)
+        pooled, alone = (
+            np.median([mean_interval(random.normal(0, 0.01, (2, count))) for _ in range(400)])
+            for count in (12, 1)
+        )
+        assert pooled < alone / 2
+
+    def test_one_block_gives_none(self):
+        assert np.isnan(mean_interval(np.zeros((1, 3))))

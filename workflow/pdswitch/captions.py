@@ -6,11 +6,12 @@ from typing import Any
 from pdswitch.wording import (
     count,
     measured_grid,
+    online_basis,
     percent,
     seconds,
     significant,
-    stretches,
     threshold,
+    thresholds,
 )
 
 
@@ -19,7 +20,7 @@ def throughput_vs_k(results: dict[str, Any]) -> str:
     verdict, prediction = results["verdict"], results["prediction"]
     grid, chosen = measured_grid(results), results["verdict"]["indifference_set"]
     counted = count(sum(block["n"] for block in results["throughput_by_k"].values()), "counted run")
-    shaded = stretches(chosen, grid) if chosen else "unknown without an interval"
+    shaded = f"k = {thresholds(chosen)}" if chosen else "unknown without an interval"
     return (
         f"Throughput over the threshold k: {counted} at {count(len(grid), 'threshold')}, "
         f"{count(verdict['n_blocks'], 'complete block')}, {results['num_requests']} requests each. "
@@ -32,7 +33,9 @@ def throughput_vs_k(results: dict[str, Any]) -> str:
         "Below, the steady window, which is what the formula predicts, with a mean absolute error "
         f"of {percent(prediction['mape_corrected'])} from straight fits and "
         f"{percent(prediction['mape_measured_curves'])} from measured curves. "
-        "Thick bars: 95 % intervals of the means, from the scatter of repeats pooled over k."
+        "Thick bars: 95 % intervals of each k's own level, to compare with the predictions. They "
+        "include what differs from block to block, which all k share: few blocks make them wide. "
+        "For differences between k look at the yellow."
     )
 
 
@@ -84,14 +87,16 @@ def hazard(results: dict[str, Any]) -> str:
 def online_kstar_convergence(results: dict[str, Any]) -> str:
     """Caption of the online estimation."""
     online = results["online_estimation"]
-    if not online["updates"]:
-        return "Online estimation: the run ended before the first update of k*."
     offline_p = significant(results["offline_estimation"]["termination_probability"])
-    online_p = significant(online["termination_probability"])
+    found = (
+        "No k* online"
+        if online["k_star"] is None
+        else f"k* = {online['k_star']} at p = {significant(online['termination_probability'])}"
+    )
     return (
-        "Threshold in force and estimate of p while serving: "
-        f"{count(online['updates'], 'update')}, the last one to k* = {online['k_star']} at "
-        f"p = {online_p} (offline: {results['k_star']} at {offline_p})."
+        "Threshold in force and estimate of p while serving. "
+        f"{found} ({online_basis(results)}); offline: {results['k_star']} at {offline_p}. "
+        "Grey: ramp and drain. In the drain only long answers are left, so that p and k* fall."
     )
 
 

@@ -1,6 +1,21 @@
 """Which devices the runs of a sweep were measured on."""
 
+from collections import Counter
 from typing import Any
+
+
+def device_name(environment: dict[str, Any]) -> str:
+    """Name all devices of an engine, equal ones together: ``2 × NVIDIA H100``.
+
+    Args:
+        environment: facts of the engine. Without a name from NVML, vLLM's name for the first
+            device stands for each; older records have only that.
+    """
+    first = environment.get("device", "unknown")
+    devices = environment.get("hardware", {}).get("devices", [])
+    names = Counter(device["name"] or first for device in devices)
+    parts = [name if count == 1 else f"{count} × {name}" for name, count in names.items()]
+    return " + ".join(parts) or str(first)
 
 
 def devices_of(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -17,11 +32,9 @@ def devices_of(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for one in facts:
         hardware = one["engine"]["hardware"]
-        names = [device["name"] for device in hardware["devices"]] or [hardware["cpu"]]
+        name = device_name(one["engine"]) if hardware["devices"] else hardware["cpu"]
         ids = [device["uuid"] for device in hardware["devices"]]
-        device = found.setdefault(
-            (*names, *ids), {"name": " + ".join(names), "ids": ids, "runs": 0, "blocks": []}
-        )
+        device = found.setdefault((name, *ids), {"name": name, "ids": ids, "runs": 0, "blocks": []})
         device["runs"] += 1
         device["blocks"] = sorted({*device["blocks"], one["rep"]})
     return sorted(found.values(), key=lambda device: -device["runs"])

@@ -82,8 +82,11 @@ def run_metrics(
         "preemptions": int(requests["preemptions"].sum()),
         "steps": len(steps),
         "refills": len(refills),
-        "forced_refills": _cycles_with(steps, steps["refill_cause"] == "max_hold"),
-        "out_of_memory_cycles": out_of_memory_cycles(steps),
+        "forced_refills": _cycles_with(
+            steps, steps["refill_cause"].to_numpy(dtype=object) == "max_hold"
+        ),
+        "cut_short_refills": int(cut_short_refills(steps, n_slots).sum()),
+        "out_of_memory_cycles": out_of_memory_cycles(steps, n_slots),
         # The first refill fills all slots whatever k is.
         "mean_refill": float(np.mean(refills[1:])) if len(refills) > 1 else None,
         "excluded": len(requests) - len(counted),
@@ -96,14 +99,49 @@ def refill_sizes(steps: pd.DataFrame) -> list[int]:
     return [int(admitted[number == cycle].sum()) for cycle in range(1, number[-1] + 1)]
 
 
-def out_of_memory_cycles(steps: pd.DataFrame) -> int:
-    """Return in how many cycles, from one refill to the next, KV memory ran out and preempted."""
-    return _cycles_with(steps, steps["preempted"] > 0)
+def cut_short_refills(steps: pd.DataFrame, n_slots: int) -> NDArray[np.bool_]:
+    """Say of every step whether it begins a refill that KV memory cut short.
+
+    A refill takes in as many requests as were waiting when it began, or as there were free slots
+    for. One that takes fewer, over all its steps, found no KV memory for more; so did one with a
+    step without prefill. Where the token budget spreads a refill over several steps, the later ones
+    are `continued` and belong to it.
+
+    Args:
+        steps: step records. Under the policy mixed no step belongs to a refill.
+        n_slots: N.
+
+    Returns:
+        A boolean for every step.
+    """
+    cause = steps["refill_cause"].to_numpy(dtype=object)
+    in_refill, begins = cause != "", (cause != "") & (cause != "continued")
+    number = np.cumsum(begins)
+
+    def over_the_refill(values: NDArray[Any]) -> NDArray[np.int64]:
+        return np.bincount(number, weights=np.where(in_refill, values, 0))[number].astype(np.int64)
+
+    admitted = steps["admitted"].to_numpy()
+    # Running and waiting are counted after the step was scheduled.
+    entered = admitted - steps["preempted"].to_numpy()
+    free = n_slots - steps["running"].to_numpy() + entered
+    wanted = np.minimum(free, steps["waiting"].to_numpy() + entered)
+    found_none = over_the_refill(steps["prefill_tokens"].to_numpy() == 0) > 0
+    return begins & ((over_the_refill(admitted) < wanted) | found_none)
 
 
-def _cycles_with(steps: pd.DataFrame, chosen: pd.Series) -> int:
+def out_of_memory_cycles(steps: pd.DataFrame, n_slots: int) -> int:
+    """Return in how many cycles KV memory ran out: it preempted, or cut the refill short.
+
+    A cycle goes from one refill to the next.
+    """
+    preempted = (steps["preempted"] > 0).to_numpy()
+    return _cycles_with(steps, preempted | cut_short_refills(steps, n_slots))
+
+
+def _cycles_with(steps: pd.DataFrame, chosen: NDArray[np.bool_]) -> int:
     """Return how many cycles have a step of those chosen."""
-    return len(set(_cycle_numbers(steps)[chosen.to_numpy()]))
+    return len(set(_cycle_numbers(steps)[chosen]))
 
 
 def _cycle_numbers(steps: pd.DataFrame) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from pdswitch import wording
 from pdswitch.captions import CAPTIONS
+from pdswitch.devices import device_name
 from pdswitch.files import read_json
 
 PACKAGES = ("snakemake", "numpy", "scipy", "numba", "pandas", "pyarrow", "matplotlib")
@@ -137,7 +138,9 @@ def _section(cell: Cell) -> dict[str, Any]:
     return {
         "results": results,
         "inputs": cell.inputs,
+        "device": device_name(results["environment"]),
         "headline": wording.headline(results),
+        "warn": bool(results["rejected"] or results["verdict"].get("doubts")),
         "verdict": wording.verdict_rows(results),
         "seal": wording.seal(results["prediction"]),
         "figures": [

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pdswitch.adaptive import online_estimation
 from pdswitch.decomposition import decompose
 from pdswitch.devices import devices_of
 from pdswitch.disturbances import disturbances
+from pdswitch.doubts import doubts
 from pdswitch.files import read_json
 from pdswitch.metrics import run_metrics
+from pdswitch.profiling.modes import decode_modes, most_slow_steps
 from pdswitch.statistics import (
     CONFIDENCE,
     Comparison,
@@ -21,6 +24,7 @@ from pdswitch.statistics import (
     mean_absolute_percentage_error,
 )
 from pdswitch.validity import rejections
+from pdswitch.wording import doubt_clause
 
 AVERAGED = (
     "output_tokens_per_s",
@@ -93,7 +97,7 @@ def dataset_results(
 
     Args:
         dataset: its name.
-        settings: model, num_requests, repeats, lengths.
+        settings: model, tensor_parallel_size, num_requests, repeats, lengths.
         theory: content of `threshold.json`.
         termination: content of `termination.json`.
         runs: the sweep, ``mixed`` among it.
@@ -115,14 +119,14 @@ def dataset_results(
     k_hat = makespan.k_hat if makespan else None
     x_star = by_k[str(k_star)]["throughput"]["mean"]
     x_hat = by_k[str(k_hat)]["throughput"]["mean"] if k_hat else None
-    updates = history.to_dict("records")
+    estimated = online_estimation(history, online.steps, online.requests, theory["n_slots"])
     linear = {part: theory["timing"][part]["linear"] for part in ("prefill", "decode")}
-    return {
+    results = {
         "dataset": dataset,
         **settings,
         "n_slots": theory["n_slots"],
         "k_star": k_star,
-        "k_star_online": updates[-1]["threshold"] if updates else k_star,
+        "k_star_online": estimated["k_star"],
         "k_star_measured": theory["k_star_measured"],
         "k_star_single_exit": theory["k_star_single_exit"],
         "k_star_range": theory["k_star_range"],
@@ -141,16 +145,10 @@ def dataset_results(
         },
         "timing": theory["timing"],
         "offline_estimation": termination,
-        "online_estimation": {
-            "termination_probability": updates[-1]["termination_probability"] if updates else None,
-            "k_star": updates[-1]["threshold"] if updates else None,
-            "updates": len(updates),
-            "history": updates,
-        },
+        "online_estimation": estimated,
         "throughput_by_k": by_k,
         "mixed": mixed,
         "online": adaptive,
-        "verdict": _verdict(makespan, steady, k_star, mixed["throughput"]["mean"], x_hat),
         "prediction": _prediction(theory, thresholds, by_k, runs),
         "error_decomposition": _error_decomposition(theory, by_label(valid, str(k_star))),
         "sensitivity": theory["sensitivity"],
@@ -166,7 +164,12 @@ def dataset_results(
         "environment": runs[0].facts["engine"],
         "devices": devices_of([run.facts for run in runs]),
         "self_checks": disturbances(run.facts for run in [*runs, online]),
+        "step_modes": _step_modes(theory["timing"]["decode"]["modes"], [*runs, online]),
     }
+    against = doubts(results, [run.facts for run in [*runs, online]])
+    x_mixed = mixed["throughput"]["mean"]
+    results["verdict"] = _verdict(makespan, steady, k_star, x_mixed, x_hat, against)
+    return results
 
 
 def by_label(runs: list[MeasuredRun], label: str) -> list[MeasuredRun]:
@@ -183,6 +186,7 @@ def out_of_memory(runs: list[MeasuredRun]) -> dict[str, Any]:
         "out_of_memory_cycles": bad,
         "out_of_memory_rate": bad / cycles if cycles else None,
         "preemptions": sum(run.metrics["preemptions"] for run in runs),
+        "cut_short_refills": sum(run.metrics["cut_short_refills"] for run in runs),
         "kv_high_water": max((run.metrics["kv_high_water"] for run in runs), default=None),
     }
 
@@ -213,9 +217,12 @@ def _block(runs: list[MeasuredRun]) -> dict[str, Any]:
     """Average the runs of one policy over its repeats."""
     result: dict[str, Any] = {"n": len(runs)}
     for name in ("throughput", "steady_throughput"):
-        values = [run.metrics[name] for run in runs if run.metrics[name] is not None]
+        counted = [run for run in runs if run.metrics[name] is not None]
+        values = [run.metrics[name] for run in counted]
         error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
-        result[name] = {"mean": _mean(values), "se": error, "values": values}
+        # The online run belongs to no block.
+        blocks = [run.facts.get("rep") for run in counted]
+        result[name] = {"mean": _mean(values), "se": error, "values": values, "blocks": blocks}
     for name in AVERAGED:
         result[name] = _mean([r.metrics[name] for r in runs if r.metrics[name] is not None])
     for name in LATENCIES:
@@ -223,7 +230,8 @@ def _block(runs: list[MeasuredRun]) -> dict[str, Any]:
             q: _mean([run.metrics[name][q] for run in runs if run.metrics[name][q] is not None])
             for q in ("p50", "p95", "p99")
         }
-    result["preemptions"] = sum(run.metrics["preemptions"] for run in runs)
+    for name in ("preemptions", "cut_short_refills"):
+        result[name] = sum(run.metrics[name] for run in runs)
     return result
 
 
@@ -237,6 +245,7 @@ def _verdict(
     k_star: int,
     x_mixed: float,
     x_hat: float | None,
+    against: list[dict[str, Any]],
 ) -> dict[str, Any]:
     verdict: dict[str, Any] = {
         **_judgement(makespan, k_star),
@@ -246,6 +255,7 @@ def _verdict(
         "contenders": makespan.contenders if makespan else None,
         "noise": makespan.noise if makespan else None,
         "mixed_ratio": x_hat / x_mixed if x_hat else None,
+        "doubts": against,
     }
     if steady is not None:
         verdict["steady"] = _judgement(steady, k_star)
@@ -271,27 +281,40 @@ def _judgement(found: Comparison | None, k_star: int) -> dict[str, Any]:
 
 
 def verdict_sentence(k_star: int, verdict: dict[str, Any]) -> str:
-    """Say in one sentence what choosing k* costs."""
+    """Say in one sentence what choosing k* costs, and what speaks against trusting that."""
+    return f"{_cost_of(k_star, verdict)}{doubt_clause(verdict)}."
+
+
+def _cost_of(k_star: int, verdict: dict[str, Any]) -> str:
     if verdict["regret"] is None:
         return (
-            f"k* = {k_star} cannot be judged: its runs or every block were rejected; see rejected."
+            f"k* = {k_star} cannot be judged: its runs or every block were rejected; see rejected"
         )
     regret = f"{100 * verdict['regret']:.1f} %"
     if verdict["regret_low"] is None:
         return (
             f"k* = {k_star} costs {regret} of the throughput at k̂ = {verdict['k_hat']}; one block "
-            "gives no interval, raise repeats."
+            "gives no interval, raise repeats"
         )
     interval = f"{100 * verdict['regret_low']:.1f} to {100 * verdict['regret_high']:.1f} %"
-    if k_star in verdict["indifference_set"]:
-        return (
-            f"k* = {k_star} cannot be told from the best: it costs {regret} of the throughput at "
-            f"k̂ = {verdict['k_hat']} (95 %: {interval})."
-        )
+    near = k_star in verdict["indifference_set"]
     return (
-        f"k* = {k_star} is not the best: it costs {regret} of the throughput at "
-        f"k̂ = {verdict['k_hat']} (95 %: {interval})."
+        f"k* = {k_star} {'cannot be told from' if near else 'is not'} the best: it costs {regret} "
+        f"of the throughput at k̂ = {verdict['k_hat']} (95 %: {interval})"
     )
+
+
+def _step_modes(profile: list[dict[str, Any]], runs: list[MeasuredRun]) -> dict[str, Any]:
+    """Where decode steps of one size take two times: the profile, and how many of the runs."""
+    found = {str(run.folder): decode_modes(run.steps) for run in runs}
+    places = [("profile", profile), *found.items()]
+    every = [{"where": where} | one for where, modes in places for one in modes]
+    return {
+        "profile": profile,
+        "runs": sum(bool(modes) for modes in found.values()),
+        "of": len(runs),
+        "worst": max(every, key=most_slow_steps, default=None),
+    }
 
 
 def _prediction(

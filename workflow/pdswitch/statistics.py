@@ -15,6 +15,9 @@ then comparison, on a shared error: Nelson, Swann, Goldsman and Song, Operations
 What is left of the assumption: contenders repeat equally well. One of them that is ten times
 noisier than the rest is missed in up to 18 of 100 sweeps instead of 5; two or three repeats cannot
 tell, the figure's single repeats show it.
+
+The throughput of one k by itself, as against a prediction, is another matter: `mean_interval`.
+There the blocks count as draws too, because the next one is another again.
 """
 
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -112,13 +116,53 @@ def compare_with_best(thresholds: list[int], throughput: Floats, seed: int = 0) 
     )
 
 
+def mean_interval(logs: Floats) -> float:
+    """Return the half width of a 95 % interval for the mean log throughput of any one k.
+
+    Log throughput = k effect + block effect + noise, both drawn anew in every block. The variance
+    of a mean over n blocks is (σ_b² + σ²)/n. Of it the mean square between blocks, B, estimates
+    K·σ_b² + σ², and the mean square of the residuals, R, estimates σ², so that
+
+        (B/K + (1 − 1/K)·R) / n
+
+    estimates the whole. Runs of one block err together: B has n − 1 degrees of freedom however many
+    k there are, and R has (n − 1)(K − 1). Each part is widened by its own quantile of Student's t,
+
+        w² = (t²[n − 1]·B/K + t²[(n − 1)(K − 1)]·(1 − 1/K)·R) / n,
+
+    which covers at least 95 % whatever the ratio of σ_b to σ (Banerjee, Sankhya 22, 1960). With one
+    k it is Student's interval of that k alone.
+
+    Args:
+        logs: shape (n blocks, K); k that repeat equally well.
+
+    Returns:
+        w, the same for every k; NaN with one block.
+    """
+    blocks, count = logs.shape
+    if blocks < 2:
+        return float("nan")
+    of_blocks = logs.mean(axis=1)
+    between = count * float(of_blocks.var(ddof=1))
+    squared = stats.t.ppf(0.5 + CONFIDENCE / 2, blocks - 1) ** 2 * between / count
+    if count > 1:
+        freedom = (blocks - 1) * (count - 1)
+        noise = float((_residuals(logs) ** 2).sum()) / freedom
+        quantile = stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)
+        squared += quantile**2 * (1 - 1 / count) * noise
+    return float(np.sqrt(squared / blocks))
+
+
+def _residuals(logs: Floats) -> Floats:
+    """What neither k nor block explains."""
+    return logs - logs.mean(axis=0) - logs.mean(axis=1, keepdims=True) + logs.mean()
+
+
 def _look(logs: Floats, seed: int) -> tuple[float, float]:
     """Return how far apart two means may be by chance, and the noise of one log throughput."""
     blocks, count = logs.shape
-    mean = logs.mean(axis=0)
-    residual = logs - mean - logs.mean(axis=1, keepdims=True) + mean.mean()
     freedom = (blocks - 1) * (count - 1)
-    noise = float(np.sqrt((residual**2).sum() / freedom))
+    noise = float(np.sqrt((_residuals(logs) ** 2).sum() / freedom))
     return best_critical_value(count, freedom, seed) * noise * float(np.sqrt(2 / blocks)), noise
 
 

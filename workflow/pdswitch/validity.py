@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from pdswitch.engine.compliance import departures
+from pdswitch.metrics import cut_short_refills, refill_sizes
 
 CLOCK_TOLERANCE = 0.05
 
@@ -45,11 +46,12 @@ def rejections(
     preempted = int(steps["preempted"].sum())
     if preempted and not memory_bound:
         reasons.append(f"{preempted} requests were preempted: the KV memory is too small for N")
-    # A step may be empty for another reason: under asynchronous scheduling the one that follows the
-    # last tokens of all that run.
-    empty = int(((steps["prefill_tokens"] == 0) & (steps["refill_cause"] != "")).sum())
-    if empty and not memory_bound:
-        reasons.append(f"{empty} steps were empty: a refill found no KV memory")
+    cut_short = int(cut_short_refills(steps, facts["n_slots"]).sum())
+    if cut_short and not memory_bound:
+        refills = max(len(refill_sizes(steps)), cut_short)
+        reasons.append(
+            f"{cut_short} of {refills} refills were cut short: the KV memory is too small for N"
+        )
     cached = int(steps["cached_tokens"].sum())
     if cached:
         reasons.append(f"{cached} prompt tokens came from the prefix cache")

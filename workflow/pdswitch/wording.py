@@ -46,18 +46,25 @@ def seconds(value: float | None) -> str:
     return f"{significant(value / 1e-9, 3)} ns"
 
 
-def stretches(chosen: Sequence[int], grid: Sequence[int]) -> str:
-    """Write a set of thresholds, neighbours on the measured grid together: ``3 to 7, 12``."""
+def thresholds(chosen: Sequence[int]) -> str:
+    """Name each of these thresholds; three successive ones or more as ``3 to 7``."""
     runs: list[list[int]] = []
-    previous = False
-    for k in sorted(grid):
-        if k in chosen:
-            if previous:
-                runs[-1].append(k)
-            else:
-                runs.append([k])
-        previous = k in chosen
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
+    for k in sorted(chosen):
+        if runs and runs[-1][-1] == k - 1:
+            runs[-1].append(k)
+        else:
+            runs.append([k])
+    parts = [
+        name
+        for run in runs
+        for name in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run))
+    ]
+    return in_a_row(parts)
+
+
+def in_a_row(parts: Sequence[str]) -> str:
+    """Join things: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 
 
 def threshold(k: int | None) -> str:
@@ -86,19 +93,19 @@ def headline(results: dict[str, Any]) -> str:
     computed = f"k* = {k_star} offline" + (f" ({online} online)" if online is not None else "")
     if k_hat is None or verdict["regret"] is None:
         rejected = count(len(results["rejected"]), "run")
-        return f"{computed} could not be judged; rejected: {rejected}."
+        return f"{computed} could not be judged; rejected: {rejected}{doubt_clause(verdict)}."
     parts = [f"{computed} {_cost(k_star, k_hat, verdict)}"]
     chosen = verdict["indifference_set"]
     if chosen:
         others = sum(k != k_hat for k in chosen)
         parts.append(
-            f"k = {stretches(chosen, measured_grid(results))} cannot be told from the best"
+            f"k = {thresholds(chosen)} cannot be told from the best"
             if others
             else "no other measured k can compete with the best"
         )
     if verdict["mixed_ratio"] is not None:
         parts.append(f"k̂ serves {verdict['mixed_ratio']:.3f} × what vLLM's own mixed policy does")
-    return "; ".join(parts) + "."
+    return f"{'; '.join(parts)}{doubt_clause(verdict)}."
 
 
 def _cost(k_star: int, k_hat: int, verdict: dict[str, Any]) -> str:
@@ -116,7 +123,6 @@ def verdict_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
     verdict, rejected = results["verdict"], len(results["rejected"])
     grid = measured_grid(results)
     low, high = results.get("k_star_range") or (None, None)
-    updates = results["online_estimation"]["updates"]
     chosen = verdict["indifference_set"]
     return [
         (
@@ -126,7 +132,7 @@ def verdict_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
             + f"; from measured curves {results['k_star_measured']}, "
             f"single-exit {results['k_star_single_exit']}",
         ),
-        ("k* online", f"{threshold(results['k_star_online'])} after {count(updates, 'update')}"),
+        ("k* online", f"{threshold(results['k_star_online'])}, {online_basis(results)}"),
         (
             "k̂",
             f"{threshold(results['k_hat'])}, the best of {count(len(grid), 'threshold')} measured",
@@ -139,7 +145,7 @@ def verdict_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "not told from k̂",
-            f"k = {stretches(chosen, grid)}" if chosen else "unknown without an interval",
+            f"k = {thresholds(chosen)}" if chosen else "unknown without an interval",
         ),
         (
             "requests/s",
@@ -153,7 +159,24 @@ def verdict_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
         *_latency_guard(results),
         *_several_devices(results),
         *_disturbed(results),
+        *_doubted(results),
     ]
+
+
+def online_basis(results: dict[str, Any]) -> str:
+    """Say what k* online and p̂ rest on, or why there are none."""
+    online = results["online_estimation"]
+    updates = count(online["updates"], "update")
+    if not online["updates"]:
+        return "the run ended before the first update"
+    if online["steady_updates"]:
+        return f"median of {online['steady_updates']} of {updates}: those in the steady window"
+    if online["steady_completions"] is None:
+        return f"none of {updates} counts: the run has no steady window, raise num_requests"
+    return (
+        f"none of {updates} lies in the steady window; raise num_requests, or lower "
+        "kstar_update_interval"
+    )
 
 
 def _memory(results: dict[str, Any]) -> list[tuple[str, str]]:
@@ -168,7 +191,8 @@ def _memory(results: dict[str, Any]) -> list[tuple[str, str]]:
             f"KV memory ran out in {measured['out_of_memory_cycles']} of "
             f"{count(measured['cycles'], 'cycle')} at k*, "
             f"{percent(measured['out_of_memory_rate'])} against the tolerated "
-            f"{percent(memory['oom_tolerance'])}; {count(measured['preemptions'], 'preemption')}"
+            f"{percent(memory['oom_tolerance'])}; {count(measured['preemptions'], 'preemption')}, "
+            f"{count(measured['cut_short_refills'], 'refill')} cut short"
         )
     return [
         (
@@ -219,13 +243,76 @@ def _disturbed(results: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def doubt_clause(verdict: dict[str, Any]) -> str:
+    """Say why a verdict should not be trusted, as the end of its sentence; empty where it can."""
+    reasons = [_doubt(one) for one in verdict.get("doubts", [])]
+    return f"; not to be trusted: {in_a_row(reasons)}" if reasons else ""
+
+
+def _doubt(one: dict[str, Any]) -> str:
+    match one["kind"]:
+        case "load":
+            cores = count(one["cores"], "core")
+            return f"the load average was {one['load_average']:.1f} on {cores}"
+        case "fit":
+            return f"the {one['part']} fit has R² {one['r_squared']:.2f}"
+        case "prediction":
+            return f"the prediction errs by {percent(one['error'], 0)}"
+        case "cut":
+            return f"{percent(one['answers'] / one['of'], 0)} of the answers were cut at the limit"
+        case "memory":
+            return f"KV memory ran out in {percent(one['cycles'] / one['of'], 0)} of the cycles"
+        case _:
+            return two_times(one["worst"])
+
+
+def two_times(modes: dict[str, Any]) -> str:
+    """Say that decode steps of one size take two times; see `pdswitch.profiling.modes`."""
+    fast, slow = (1e3 * value for value in modes["modes_s"])
+    return f"decode steps of {count(modes['requests'], 'request')} take {fast:.3g} or {slow:.3g} ms"
+
+
+def _doubted(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say in full what speaks against the verdict, and what helps."""
+    found = [_doubt_in_full(one) for one in results["verdict"].get("doubts", [])]
+    return [("not to be trusted", "; ".join(found))] if found else []
+
+
+def _doubt_in_full(one: dict[str, Any]) -> str:
+    match one["kind"]:
+        case "load":
+            return (
+                f"{_doubt(one)} at its highest, above the cores in {one['runs']} of "
+                f"{count(one['of'], 'run')}: stop other programs"
+            )
+        case "fit":
+            return f"{_doubt(one)}, k* rests on it: see the residuals, raise the profile's samples"
+        case "prediction":
+            return f"{_doubt(one)} in the mean over the measured k: see where it errs"
+        case "cut":
+            return f"{_doubt(one)}, {one['answers']} of {one['of']}: raise max_output_tokens"
+        case "memory":
+            return (
+                f"{_doubt(one)} at k*, {one['cycles']} of {one['of']}, where "
+                f"{percent(one['tolerated'])} is tolerated: lower oom_tolerance"
+            )
+        case _:
+            worst = one["worst"]
+            profile = " and in the profile" if one["profile"] else ""
+            return (
+                f"{two_times(worst)}, {percent(worst['slow_share'], 0)} of {worst['steps']} steps "
+                f"the longer ({worst['where']}); so in {one['runs']} of {count(one['of'], 'run')}"
+                f"{profile}: see the self-check in docs/engine.md"
+            )
+
+
 def checks(results: dict[str, Any]) -> str:
     """Say what the gate made sure of in every run; see `pdswitch.validity`."""
     made_sure = ["no step mixes phases under a fixed k"]
     if results["lengths"] != "natural":
         made_sure.insert(0, "tokens out are tokens asked for")
     if not results.get("memory"):
-        made_sure.append("nothing was preempted")
+        made_sure += ["nothing was preempted", "KV memory cut no refill short"]
     made_sure += ["no prompt came from the prefix cache", "no request is missing"]
     return f"in every run {', '.join(made_sure)}, and step times add up to the clock"
 

@@ -26,6 +26,9 @@ rule aggregate:
     params:
         settings=lambda wildcards: options(
             model=wildcards.model,
+            tensor_parallel_size=settings_of_model(
+                wildcards.model
+            ).tensor_parallel_size,
             num_requests=settings_of(wildcards.dataset).num_requests,
             repeats=settings_of(wildcards.dataset).repeats,
             lengths=settings_of(wildcards.dataset).lengths,

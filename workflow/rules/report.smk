@@ -10,7 +10,7 @@ FIGURE_INPUTS = {
         rules.termination.output.requests,
         rules.estimate.output,
     ],
-    "online_kstar_convergence": [rules.online.output.history, rules.threshold.output],
+    "online_kstar_convergence": [rules.aggregate.output.results],
     "timeline": [rules.aggregate.output.timeline],
     "hazard": [rules.estimate.output],
 }

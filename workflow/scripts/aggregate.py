@@ -25,7 +25,8 @@ def main() -> None:
         "--settings",
         type=json.loads,
         required=True,
-        help="model, num_requests, repeats, lengths, exclude_degenerate_throughput; as JSON",
+        help="model, tensor_parallel_size, num_requests, repeats, lengths, "
+        "exclude_degenerate_throughput; as JSON",
     )
     parser.add_argument("--prompts", type=Path, required=True, help="prompts.parquet")
     parser.add_argument("--termination", type=Path, required=True, help="termination.json")

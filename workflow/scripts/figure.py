@@ -15,7 +15,7 @@ from pdswitch.files import read_json
 Draw = Callable[..., Figure]
 
 
-def _throughput_vs_k(draw: Draw, _: str, results: Path) -> Figure:
+def _of_results(draw: Draw, _: str, results: Path) -> Figure:
     return draw(read_json(results))
 
 
@@ -35,10 +35,6 @@ def _output_length_distribution(
     return draw(dataset, pd.read_parquet(requests, columns=columns), read_json(termination))
 
 
-def _online_kstar_convergence(draw: Draw, dataset: str, history: Path, threshold: Path) -> Figure:
-    return draw(dataset, pd.read_parquet(history), read_json(threshold))
-
-
 def _of_one_file(draw: Draw, dataset: str, file: Path) -> Figure:
     return draw(dataset, read_json(file))
 
@@ -46,17 +42,14 @@ def _of_one_file(draw: Draw, dataset: str, file: Path) -> Figure:
 # Each is drawn by the module of its name, imported only when it is wanted: so drawing one takes a
 # moment, and editing one redraws no other. With each, the input files that it wants, in order.
 FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
-    "throughput_vs_k": (_throughput_vs_k, ("{dataset}_results.json",)),
+    "throughput_vs_k": (_of_results, ("{dataset}_results.json",)),
     "profiling_results": (_profiling_results, ("profile steps.parquet", "threshold.json")),
     "input_length_distribution": (_input_length_distribution, ("prompts.parquet",)),
     "output_length_distribution": (
         _output_length_distribution,
         ("termination requests.parquet", "termination.json"),
     ),
-    "online_kstar_convergence": (
-        _online_kstar_convergence,
-        ("kstar_history.parquet", "threshold.json"),
-    ),
+    "online_kstar_convergence": (_of_results, ("{dataset}_results.json",)),
     "timeline": (_of_one_file, ("pd_timeline_{dataset}.json",)),
     "hazard": (_of_one_file, ("termination.json",)),
 }

@@ -8,6 +8,8 @@ import pandas as pd
 
 from pdswitch.files import write_json
 from pdswitch.profiling.fit import fit_steps
+from pdswitch.profiling.modes import most_slow_steps
+from pdswitch.wording import two_times
 
 
 def main() -> None:
@@ -22,6 +24,9 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
     write_json(arguments.output, fit)
+    modes = fit["decode"]["modes"]
+    if modes:
+        print(f"warning: {two_times(max(modes, key=most_slow_steps))}; see docs/engine.md")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ COLUMNS = (
     "model",
     "dataset",
     "n_slots",
+    "tensor_parallel_size",
     "k_star",
     "k_star_online",
     "k_star_measured",

@@ -76,6 +76,7 @@ class Hardware:
         """
         return {
             "load_average": os.getloadavg()[0],
+            "cores": os.cpu_count(),
             "devices": [self._conditions(handle) for handle in self._handles],
         }
 

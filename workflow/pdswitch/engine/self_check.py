@@ -43,7 +43,8 @@ def judge(
 
     Returns:
         `decode`: of each batch size `median_s`, `spread` and the two modes `modes_s` or None;
-        `load_average`; `warnings`, a sentence each; `likely_cause`, None without a warning.
+        `load_average` and `cores`; `warnings`, a sentence each; `likely_cause`, None without a
+        warning.
     """
     load = conditions["load_average"]
     decode = [
@@ -62,6 +63,7 @@ def judge(
     return {
         "decode": decode,
         "load_average": load,
+        "cores": machine_cores,
         "warnings": warnings,
         "likely_cause": cause,
     }

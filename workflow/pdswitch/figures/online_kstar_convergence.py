@@ -2,11 +2,13 @@
 
 from typing import Any
 
-import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pdswitch.figures.style import (
+    BLACK,
     BLUE,
+    GREY,
     RED,
     house_style,
     legend_below,
@@ -17,33 +19,40 @@ from pdswitch.figures.style import (
 )
 
 
-def draw(dataset: str, history: pd.DataFrame, theory: dict[str, Any]) -> Figure:
+def draw(results: dict[str, Any]) -> Figure:
     """Draw k* above and p below over completed requests, with the offline values.
 
+    What lies outside the steady window, ramp and drain, is shaded: k* online and p̂ are medians over
+    the rest.
+
     Args:
-        dataset: its name.
-        history: content of `kstar_history.parquet`; empty if the run ended before an update.
-        theory: content of `threshold.json`.
+        results: content of `{dataset}_results.json`.
     """
-    p, error = theory["termination_probability"], theory["standard_error"]
-    k_star = theory["k_star"]
+    offline, estimated = results["offline_estimation"], results["online_estimation"]
+    p, error = offline["termination_probability"], offline["standard_error"]
+    k_star, history = results["k_star"], estimated["history"]
     # The run starts with the offline values.
-    done = [0, *history["completions"]]
-    k, estimates = [k_star, *history["threshold"]], [p, *history["termination_probability"]]
+    done = [0, *(update["completions"] for update in history)]
+    k = [k_star, *(update["threshold"] for update in history)]
+    estimates = [p, *(update["termination_probability"] for update in history)]
     online = {"color": BLUE, "marker": "o", "markersize": 3 if len(done) <= 60 else 1}
+    end = max(estimated["completions"], done[-1], 1)
     with house_style():
         figure = new_figure(3.6)
         upper, lower = figure.subplots(2, 1, sharex=True)
+        for axes in (upper, lower):
+            _shade_unsteady(axes, estimated["steady_completions"], end)
         upper.axhline(k_star, color=RED, label=f"offline: $k^*$ = {k_star}, $p$ = {p:.4f}")
-        low, high = theory["k_star_range"]
+        low, high = results["k_star_range"]
         upper.axhspan(low, high, color=RED, alpha=0.15, linewidth=0, label="its 95 % range")
         lower.axhline(p, color=RED)
         lower.axhspan(p - 1.96 * error, p + 1.96 * error, color=RED, alpha=0.15, linewidth=0)
         upper.plot(done, k, drawstyle="steps-post", label="online", **online)
         lower.plot(done, estimates, **online)
-        if history.empty:
+        _draw_medians(upper, lower, estimated)
+        if not history:
             note(upper, "the run ended before the first update")
-        lower.set_xlim(0, 1.02 * max(done[-1], 1))
+        lower.set_xlim(0, 1.01 * end)
         whole_numbers(lower, "x")
         upper.set_ylabel("threshold k in force")
         upper.set_ylim(0, 1.12 * max(high, *k))
@@ -51,6 +60,33 @@ def draw(dataset: str, history: pd.DataFrame, theory: dict[str, Any]) -> Figure:
         lower.set_ylabel("$p$, per token")
         lower.set_ylim(0, None)
         lower.set_xlabel("completed requests")
-        title(figure, f"{dataset}: {len(history)} online updates of k*, N = {theory['n_slots']}")
-        legend_below(figure, upper, columns=3)
+        updates = f"{len(history)} online updates of k*, {estimated['steady_updates']} steady"
+        title(figure, f"{results['dataset']}: {updates}, N = {results['n_slots']}")
+        legend_below(figure, upper)
     return figure
+
+
+def _shade_unsteady(axes: Axes, steady: list[int] | None, end: int) -> None:
+    """Shade what neither k* online nor p̂ rests on; all of it where there is no steady window."""
+    first, last = steady or (end, end)
+    for low, high in ((0, first), (last, end)):
+        if high > low:
+            axes.axvspan(
+                low, high, color=GREY, alpha=0.15, linewidth=0, zorder=0, label="ramp and drain"
+            )
+
+
+def _draw_medians(upper: Axes, lower: Axes, estimated: dict[str, Any]) -> None:
+    if not estimated["steady_updates"]:
+        return
+    k_star, p = estimated["k_star"], estimated["termination_probability"]
+    label = f"median: $k^*$ = {k_star}, $p$ = {p:.4f}"
+    for axes, value in ((upper, k_star), (lower, p)):
+        axes.hlines(
+            value,
+            *estimated["steady_completions"],
+            color=BLACK,
+            linestyle=(0, (3, 1.5)),
+            zorder=4,
+            label=label,
+        )

@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's palette. Colour never stands alone: line style or marker says the same.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, YELLOW, GREY, BLACK = "#CC79A7", "#56B4E9", "#F0E442", "#6E6E6E", "#000000"
+PURPLE, SKY, GREY, BLACK = "#CC79A7", "#56B4E9", "#6E6E6E", "#000000"
+TINT = "#FBF7C6"  # yellow at 30 % on white: under data
 
 COLUMN_IN = 3.5
 SETTINGS: dict[str, Any] = {

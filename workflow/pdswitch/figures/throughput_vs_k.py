@@ -1,13 +1,10 @@
 """Measured and predicted throughput over the threshold k."""
 
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from scipy import stats
 
 from pdswitch.figures.style import (
     BLACK,
@@ -16,7 +13,7 @@ from pdswitch.figures.style import (
     GREY,
     PURPLE,
     RED,
-    YELLOW,
+    TINT,
     house_style,
     legend_below,
     new_figure,
@@ -24,9 +21,7 @@ from pdswitch.figures.style import (
     title,
     whole_numbers,
 )
-
-Floats = NDArray[np.float64]
-CONFIDENCE = 0.95
+from pdswitch.statistics import Floats, mean_interval
 
 
 class Measured(NamedTuple):
@@ -89,51 +84,54 @@ def measured_throughput(
 ) -> Measured:
     """Collect one metric of the sweep, each k that has a counted run.
 
-    Two or three repeats of one k say little of their scatter, so it is pooled over the contenders,
-    and over the rest: mean·exp(±t·s/√n), s the pooled deviation of log throughput.
+    The interval is of the level that the next blocks would have: mean·exp(±w), see
+    `pdswitch.statistics.mean_interval`. Two or three repeats of one k say little of their scatter,
+    so it is pooled over the contenders, and over the rest, as far as they were measured in the same
+    blocks.
 
     Args:
         by_k: `throughput_by_k` of the results.
         metric: ``throughput`` or ``steady_throughput``.
         contenders: of the verdict; all k pooled where there are none.
     """
-    runs = {int(k): np.array(block[metric]["values"], float) for k, block in by_k.items()}
-    runs = {k: values for k, values in sorted(runs.items()) if values.size}
-    if not runs:
+    thresholds = sorted(int(k) for k, block in by_k.items() if block[metric]["values"])
+    if not thresholds:
         return Measured(*[np.empty(0)] * 6)
-    thresholds = np.array(list(runs), float)
-    repeats = np.array([values.size for values in runs.values()])
-    mean = np.array([values.mean() for values in runs.values()])
-    squares = np.array([((logs - logs.mean()) ** 2).sum() for logs in map(np.log, runs.values())])
-    contends = np.isin(thresholds, contenders or [])
-    width = np.full(mean.size, np.nan)
-    for alike in (contends, ~contends):
-        freedom = int((repeats[alike] - 1).sum())
-        if freedom:
-            quantile = stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)
-            width[alike] = quantile * np.sqrt(squares[alike].sum() / freedom / repeats[alike])
-    low, high = mean * np.exp(-width), mean * np.exp(width)
-    single = np.concatenate(list(runs.values()))
-    return Measured(thresholds, mean, low, high, np.repeat(thresholds, repeats), single)
+    values: dict[int, Floats] = {}
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for k in thresholds:
+        runs = by_k[str(k)][metric]
+        blocks = runs.get("blocks") or range(len(runs["values"]))
+        values[k] = np.array(runs["values"], float)[np.argsort(blocks)]
+        alike.setdefault((k in (contenders or []), *sorted(blocks)), []).append(k)
+    width = {
+        k: mean_interval(np.log(np.column_stack([values[one] for one in members])))
+        for members in alike.values()
+        for k in members
+    }
+    mean = np.array([values[k].mean() for k in thresholds])
+    spread = np.exp([width[k] for k in thresholds])
+    return Measured(
+        np.array(thresholds, float),
+        mean,
+        mean / spread,
+        mean * spread,
+        np.repeat(np.array(thresholds, float), [values[k].size for k in thresholds]),
+        np.concatenate([values[k] for k in thresholds]),
+    )
 
 
-def neighbourhoods(chosen: list[int], grid: list[int]) -> list[tuple[float, float]]:
-    """Return the stretches of k that the chosen grid points stand for.
+def bands(chosen: list[int]) -> list[tuple[float, float]]:
+    """Return the stretches of the axis to shade for these k, and for no k between them.
 
-    Each point reaches half-way to its neighbours on the grid (half a slot beyond its ends);
-    stretches that touch are joined.
+    Each reaches half a slot to either side; those of successive k are joined.
     """
-    grid = sorted(grid)
-    inner = [(a + b) / 2 for a, b in pairwise(grid)]
-    edges = [grid[0] - 0.5, *inner, grid[-1] + 0.5]
     joined: list[tuple[float, float]] = []
-    for place, k in enumerate(grid):
-        if k not in chosen:
-            continue
-        if joined and joined[-1][1] == edges[place]:
-            joined[-1] = (joined[-1][0], edges[place + 1])
+    for k in sorted(chosen):
+        if joined and joined[-1][1] == k - 0.5:
+            joined[-1] = (joined[-1][0], k + 0.5)
         else:
-            joined.append((edges[place], edges[place + 1]))
+            joined.append((k - 0.5, k + 0.5))
     return joined
 
 
@@ -170,16 +168,13 @@ def _draw_measured(axes: Axes, points: Measured) -> None:
 
 
 def _draw_set(axes: Axes, results: dict[str, Any]) -> None:
-    chosen = results["verdict"]["indifference_set"]
-    if not chosen:
-        return
-    for low, high in neighbourhoods(chosen, [int(k) for k in results["throughput_by_k"]]):
+    for low, high in bands(results["verdict"]["indifference_set"] or []):
         axes.axvspan(
             low,
             high,
-            color=YELLOW,
-            alpha=0.3,
-            linewidth=0,
+            facecolor=TINT,
+            edgecolor=TINT,
+            linewidth=1.5,  # so that one slot of a thousand is seen
             zorder=0,
             label=r"not told from $\hat{k}$ (95 %)",
         )

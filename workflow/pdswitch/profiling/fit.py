@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, least_squares
 
+from pdswitch.profiling.modes import decode_modes
 from pdswitch.profiling.robust import MAD_TO_SIGMA, Floats, LinearFit, fit_linear, goodness
 
 TABLE_BINS = 16
@@ -46,7 +47,8 @@ def fit_steps(
             decode["context_tokens"].to_numpy(np.float64),
             decode["duration_s"].to_numpy(np.float64),
             decode["run"].to_numpy(),
-        ),
+        )
+        | {"modes": decode_modes(steps)},
     }
 
 
