@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
+from pdswitch.engine.memory import kv_layout, other_bytes
 from pdswitch.slots import KvGroup, MemoryOptions, kv_budget, safe_slots
 from vllm_layouts import MAX_MODEL_LEN, MEMORY_BYTES, MODELS
 
@@ -68,6 +70,31 @@ def laid_out(root, tmp_path_factory) -> dict[str, dict]:
 def test_the_cases_are_of_eight_architectures_and_more():
     assert {name.split(" ")[0] for name in CASES} == {*MODELS}
     assert len({fields["model_type"] for fields in MODELS.values()}) >= 8
+
+
+@pytest.mark.parametrize(
+    ("sizes_and_strides", "block_bytes"),
+    [
+        ([(4000, 0), (4000, 0)], 800),  # a tensor for each layer: vLLM 0.26
+        ([(8000, 400), (8000, 400)], 800),  # layers of several groups in one: vLLM 0.30
+        ([], 0),
+    ],
+)
+def test_tensors_that_share_their_bytes_count_once(sizes_and_strides, block_bytes):
+    tensors = [
+        SimpleNamespace(size=size, block_stride=stride) for size, stride in sizes_and_strides
+    ]
+    cache = SimpleNamespace(num_blocks=10, kv_cache_tensors=tensors, kv_cache_groups=[])
+    assert kv_layout(None, cache) == {"kv_block_bytes": block_bytes, "kv_groups": []}
+
+
+def test_what_a_gpu_needs_besides_is_what_vllm_leaves_free_of_kv_cache():
+    parameter = SimpleNamespace(numel=lambda: 1000, itemsize=2)
+    model = SimpleNamespace(parameters=lambda: [parameter, parameter])
+    worker = SimpleNamespace(get_model=lambda: model)
+    assert other_bytes(worker) is None
+    worker.requested_memory, worker.available_kv_cache_memory_bytes = 90_000, 80_500
+    assert other_bytes(worker) == 90_000 - 80_500 - 4_000
 
 
 @pytest.mark.slow
