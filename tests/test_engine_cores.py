@@ -22,8 +22,6 @@ MODEL = ModelManifest(
     architecture="a",
     context_length=4096,
     vocabulary_size=10,
-    weight_bytes=None,
-    kv_bytes_per_token=64,
 )
 
 

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from pdswitch.engine import hardware
-from pdswitch.engine.hardware import THROTTLE_REASONS, Hardware, throttle_reasons
+from pdswitch.engine.configure import EngineOptions, make_spec
+from pdswitch.engine.hardware import THROTTLE_REASONS, Hardware, throttle_reasons, usable_gpus
+from test_engine_cores import MODEL
 
 
 class FakeNvml:
@@ -164,3 +166,79 @@ def test_vllm_s_copy_of_pynvml_has_all_that_is_asked():
 def test_reasons_are_named_by_their_bits():
     assert throttle_reasons(0) == []
     assert throttle_reasons(0x1FF) == list(THROTTLE_REASONS.values())
+
+
+TWO_GPUS = (
+    "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-5c89852c-d268)\n"
+    "  MIG 1g.10gb     Device  0: (UUID: MIG-c6d4f1ef-42e4)\n"
+    "GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-1e1b5a4f-77c1)\n"
+)
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """A driver's command that lists two GPUs; a test may let it say something else."""
+    command = tmp_path / "nvidia-smi"
+
+    def say(text: str, status: int = 0) -> None:
+        command.write_text(f"#!/bin/sh\ncat <<'EOF'\n{text}EOF\nexit {status}\n")
+        command.chmod(0o755)
+
+    say(TWO_GPUS)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return say
+
+
+@pytest.mark.parametrize(
+    ("visible", "usable"),
+    [
+        ("", 2),
+        ("0", 1),
+        ("1, 0", 2),
+        ("1,2,0", 1),
+        ("-1", 0),
+        ("GPU-5c89,GPU-1e1b", 2),
+        ("MIG-c6d4f1ef-42e4", 1),
+        ("GPU-other,0", 0),
+    ],
+)
+def test_usable_gpus_are_those_up_to_the_first_name_that_is_not_there(driver, visible, usable):
+    assert usable_gpus(visible) == usable
+
+
+def test_a_driver_that_cannot_be_asked_is_not_guessed_at(driver, tmp_path, monkeypatch):
+    driver("No devices were found\n", 6)
+    assert usable_gpus("") == 0
+    driver("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver\n", 9)
+    assert usable_gpus("") is None
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert usable_gpus("") is None
+
+
+def engine_on(gpus: int, **vllm_options):
+    return make_spec(
+        EngineOptions(
+            n_slots=2,
+            max_input_tokens=10,
+            max_output_tokens=10,
+            device="cuda",
+            tensor_parallel_size=gpus,
+            vllm_options=vllm_options,
+        ),
+        MODEL,
+    )
+
+
+def test_more_gpus_than_there_are_is_said_before_the_engine_starts(driver, monkeypatch):
+    assert engine_on(2).tensor_parallel_size == 2
+    with pytest.raises(ValueError, match="is 4, which takes 4 GPUs on this machine, but 2 can be"):
+        engine_on(4)
+    assert engine_on(4, nnodes=2).tensor_parallel_size == 4
+    assert engine_on(4, distributed_executor_backend="ray").tensor_parallel_size == 4
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with pytest.raises(ValueError, match=r"but 1 can be used \(CUDA_VISIBLE_DEVICES is 1\); lower"):
+        engine_on(2)
+    driver("No devices were found\n", 6)
+    with pytest.raises(ValueError, match=r"no GPU can be used .* or set engine.device: cpu"):
+        engine_on(1)

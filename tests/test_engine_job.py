@@ -25,8 +25,6 @@ MODEL = {
     "architecture": "a",
     "context_length": 100,
     "vocabulary_size": 10,
-    "weight_bytes": None,
-    "kv_bytes_per_token": 64,
 }
 
 

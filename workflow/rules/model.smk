@@ -46,6 +46,10 @@ rule model:
             input.checkpoint or os.path.expanduser(MODELS[wildcards.model])
         ),
         revision=lambda wildcards: revision_argument(wildcards.model),
+        load_format=lambda wildcards: settings_of_model(
+            wildcards.model
+        ).engine.load_format,
     shell:
         "python3 {input.sources[0]} --model {params.model:q} --source {params.source:q}"
-        " {params.revision} --output {output.manifest:q} 2>&1 | tee {log:q}"
+        " {params.revision} --load-format {params.load_format}"
+        " --output {output.manifest:q} 2>&1 | tee {log:q}"

@@ -12,7 +12,6 @@ def at_batch_size(output):
 checkpoint kv_budget:
     input:
         sources=sources("kv_budget"),
-        model=rules.model.output.manifest,
         profile=at_batch_size(rules.profile.output.run),
     output:
         f"{MODEL}/kv_budget.json",
@@ -24,8 +23,8 @@ checkpoint kv_budget:
     params:
         memory=lambda wildcards: memory_options(wildcards.model),
     shell:
-        "python3 {input.sources[0]} --model {input.model:q} --profile {input.profile:q}"
-        " --memory {params.memory:q} --output {output:q} 2>&1 | tee {log:q}"
+        "python3 {input.sources[0]} --profile {input.profile:q} --memory {params.memory:q}"
+        " --output {output:q} 2>&1 | tee {log:q}"
 
 
 checkpoint slots:

@@ -13,7 +13,6 @@ from pdswitch.slots import MemoryOptions, kv_budget
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="model.json")
     parser.add_argument("--profile", type=Path, required=True, help="run.json of the profile")
     parser.add_argument("--memory", required=True, help="MemoryOptions, as JSON")
     parser.add_argument("--output", type=Path, required=True, help="kv_budget.json")
@@ -21,11 +20,12 @@ def main() -> None:
     options = msgspec.json.decode(arguments.memory, type=MemoryOptions)
     engine = read_json(arguments.profile)["engine"]
     try:
-        budget = kv_budget(options, read_json(arguments.model), engine)
+        budget = kv_budget(options, engine)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    write_json(arguments.output, msgspec.to_builtins(budget) | {"tokens": budget.tokens})
-    print(f"{budget.tokens} KV tokens ({budget.source})")
+    described = budget.described()
+    write_json(arguments.output, described)
+    print(f"{budget.blocks} KV blocks, {described['tokens']} tokens ({budget.source})")
 
 
 if __name__ == "__main__":

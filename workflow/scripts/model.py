@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from pdswitch.checkpoint import refuse_broken
 from pdswitch.files import write_json
 from pdswitch.model import describe_model
 
@@ -16,9 +17,12 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="its name in the config")
     parser.add_argument("--revision", help="hub revision")
     parser.add_argument("--source", required=True, help="hub id or folder that it is loaded from")
+    parser.add_argument("--load-format", default="auto", help="of the engine")
     parser.add_argument("--output", type=Path, required=True, help="model.json")
     arguments = parser.parse_args()
     try:
+        if Path(arguments.source).is_dir():
+            refuse_broken(arguments.model, Path(arguments.source), arguments.load_format)
         manifest = describe_model(arguments.model, arguments.source, arguments.revision)
     except ValueError as error:
         sys.exit(f"error: {error}")

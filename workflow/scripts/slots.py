@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import msgspec
+
 from pdswitch.files import read_json, write_json
 from pdswitch.slots import KvBudget, safe_slots
 
@@ -18,10 +20,10 @@ def main() -> None:
     parser.add_argument("--num-requests", type=int, required=True, help="of the sweep")
     parser.add_argument("--output", type=Path, required=True, help="slots.json")
     arguments = parser.parse_args()
-    budget = read_json(arguments.budget)
+    budget = msgspec.convert(read_json(arguments.budget), KvBudget)
     try:
         slots = safe_slots(
-            KvBudget(budget["blocks"], budget["block_size"], budget["source"]),
+            budget,
             read_json(arguments.threshold),
             read_json(arguments.termination),
             arguments.oom_tolerance,
@@ -30,7 +32,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
     write_json(arguments.output, slots)
-    print(f"N* = {slots['n_slots']} slots in {budget['tokens']} KV tokens")
+    print(f"N* = {slots['n_slots']} slots in {slots['budget']['tokens']} KV tokens")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import msgspec
 
 from pdswitch.engine.cores import default_threads, refuse_too_many
 from pdswitch.engine.environment import DEVICES, refuse_fields, tuning
+from pdswitch.engine.hardware import usable_gpus
 from pdswitch.engine.spec import (
     EngineSpec,
     detect_device,
@@ -18,7 +19,7 @@ from pdswitch.engine.vllm_engine import llm_arguments
 from pdswitch.model import ModelManifest
 
 CPU_BLOCK_SIZE = 128  # vLLM's own on the CPU
-FLOAT32_OVER_BFLOAT16 = 2
+NOMINAL_KV_BYTES = 1 << 20
 VLLM_LARGEST_GRAPH = 512  # tokens
 
 
@@ -60,6 +61,8 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
         raise ValueError(
             f"{DEVICES} is set and empty, which hides all GPUs; unset it, or set engine.device: cpu"
         )
+    if not on_cpu:
+        refuse_too_few_gpus(options, usable_gpus(visible_devices()))
     max_model_len = resolve_max_model_len(options, model)
     blocks = options.num_kv_blocks
     if blocks is None and on_cpu:
@@ -68,8 +71,8 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
     memory = None
     if on_cpu and blocks is not None:
         # Named, because vLLM would else reserve most of the machine's memory and refuse to start
-        # where others use some. Enough for the widest dtype; the pinned blocks decide.
-        memory = FLOAT32_OVER_BFLOAT16 * blocks * CPU_BLOCK_SIZE * model.kv_bytes_per_token
+        # where others use some. The pinned blocks decide; how large one is only vLLM knows.
+        memory = NOMINAL_KV_BYTES
     if options.disable_multiprocessing == "auto":
         separate_core = not on_cpu
     else:
@@ -115,6 +118,34 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
             "own; see docs/config.md"
         )
     return spec
+
+
+def refuse_too_few_gpus(options: EngineOptions, usable: int | None) -> None:
+    """Refuse an engine on more GPUs than this machine lets it use.
+
+    Args:
+        options: Ray finds the GPUs of other machines by itself, so that nothing is refused.
+        usable: GPUs of this machine, None if that is not known.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if usable is None or options.vllm_options.get("distributed_executor_backend") == "ray":
+        return
+    nodes = options.vllm_options.get("nnodes", 1)
+    needed = -(-options.tensor_parallel_size // nodes) if isinstance(nodes, int) else 1
+    if needed <= usable:
+        return
+    hidden = f" ({DEVICES} is {visible_devices()})" if visible_devices() else ""
+    if usable == 0:
+        raise ValueError(
+            f"no GPU can be used on this machine{hidden}; use one that has GPUs, "
+            "or set engine.device: cpu"
+        )
+    raise ValueError(
+        f"tensor_parallel_size is {options.tensor_parallel_size}, which takes {needed} GPUs on "
+        f"this machine, but {usable} can be used{hidden}; lower it, or use a machine with more GPUs"
+    )
 
 
 def default_graph_sizes(n_slots: int) -> list[int]:

@@ -4,6 +4,9 @@ Read through NVML where there is an NVIDIA driver. What NVML or a device does no
 """
 
 import os
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +127,34 @@ def load_nvml() -> Any:
     except pynvml.NVMLError:
         return None
     return pynvml
+
+
+def usable_gpus(visible_devices: str) -> int | None:
+    """Return how many GPUs an engine may use here; None where the driver cannot be asked.
+
+    The driver is asked through its command: loading vLLM for NVML would take a job seconds.
+
+    Args:
+        visible_devices: CUDA_VISIBLE_DEVICES, empty for all. CUDA takes the names up to the first
+            that is not there.
+    """
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return None
+    listed = subprocess.run([command, "-L"], capture_output=True, text=True, check=False).stdout
+    # "GPU 0: NVIDIA H100 (UUID: GPU-…)"; below it its parts, "  MIG 1g.10gb Device 0: (UUID: …)".
+    indices = re.findall(r"^GPU (\d+):", listed, re.MULTILINE)
+    ids = re.findall(r"\(UUID: ([^)]+)\)", listed)
+    if not indices and "No devices" not in listed:
+        return None
+    if not visible_devices:
+        return len(indices)
+    names = [name.strip() for name in visible_devices.split(",")]
+    there = [
+        name in indices or (name != "" and any(known.startswith(name) for known in ids))
+        for name in names
+    ]
+    return there.index(False) if False in there else len(there)
 
 
 def throttle_reasons(bits: int) -> list[str]:

@@ -24,6 +24,7 @@ ENGINE_SOURCES = (
     "engine/device.py",
     "engine/environment.py",
     "engine/cores.py",
+    "engine/memory.py",
     "engine/worker.py",
     "engine/hardware.py",
     "engine/self_check.py",

@@ -65,6 +65,9 @@ class VllmEngine:
         say(f"warming up with a full wave of {spec.n_slots} requests")
         self._warm_up()
         self._workers = self._engine.collective_rpc("worker_facts")
+        memories = self._engine.collective_rpc("memory_facts")
+        # The one with the largest share of the weights leaves the least for KV cache.
+        self._memory = max(memories, key=lambda memory: memory["weight_bytes"])
         if spec.threads is not None and asked_of_workers(spec)["cores"] is None:
             # vLLM binds each thread by itself: the cores of one say nothing of the worker's.
             self._workers = [worker | {"cores": None} for worker in self._workers]
@@ -119,6 +122,7 @@ class VllmEngine:
             },
             "environment": self._variables,
             "workers": self._workers,
+            "memory": self._memory,
             "hardware": self._hardware.identity(),
             "load_s": round(self.load_s, 2),
         }

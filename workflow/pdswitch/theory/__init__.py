@@ -19,7 +19,7 @@ from pdswitch.theory.curves import (
     TabulatedPrefill,
 )
 from pdswitch.theory.exact import exact_throughput, optimal_threshold_exact
-from pdswitch.theory.memory import MemorySafeSlots, kv_budget_tokens, memory_safe_slots
+from pdswitch.theory.memory import MemorySafeSlots, memory_safe_slots
 from pdswitch.theory.overshoot import (
     corrected_throughput,
     expected_refill,
@@ -60,7 +60,6 @@ __all__ = [
     "fixed_cost_ratio",
     "harmonic_gain",
     "k_star_measured",
-    "kv_budget_tokens",
     "memory_safe_slots",
     "optimal_threshold",
     "optimal_threshold_corrected",

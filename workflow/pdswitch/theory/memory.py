@@ -54,30 +54,6 @@ class _Need:
     safe: float
 
 
-def kv_budget_tokens(
-    gpu_memory_bytes: float, model_memory_bytes: float, kv_bytes_per_token: float
-) -> float:
-    """Return the KV tokens that fit beside the model.
-
-    Args:
-        gpu_memory_bytes: memory the engine may use.
-        model_memory_bytes: weights and everything else that is not KV cache.
-        kv_bytes_per_token: KV cache of one token, all layers.
-
-    Raises:
-        ValueError: if the model leaves no memory, or a size is not positive.
-    """
-    check_positive("gpu_memory_bytes", gpu_memory_bytes)
-    check_not_negative("model_memory_bytes", model_memory_bytes)
-    check_positive("kv_bytes_per_token", kv_bytes_per_token)
-    if model_memory_bytes >= gpu_memory_bytes:
-        raise ValueError(
-            f"the model takes {model_memory_bytes:.3g} of {gpu_memory_bytes:.3g} bytes and leaves "
-            "no KV cache; use a larger or another GPU"
-        )
-    return (gpu_memory_bytes - model_memory_bytes) / kv_bytes_per_token
-
-
 def memory_safe_slots(
     budget_tokens: float,
     termination_probability: float,
