@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from pdswitch.engine import job
-from pdswitch.engine.client import EngineError
+from pdswitch.engine.client import EngineError, EngineGoneError, EngineStartError
 from pdswitch.files import NoRoomError
 from synthetic_runs import ENGINE as FACTS
 
@@ -59,8 +59,9 @@ def arguments(tmp_path, opened):
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (EngineError("the engine died. The end of its log"), "error: the engine died. The end"),
-        (ValueError("engine.max_model_len is 5"), "error: engine.max_model_len is 5"),
+        (EngineStartError("the engine died. The end of its log"), "error: the engine died. The"),
+        (EngineError("the engine refused: no"), "error: the engine refused: no"),
+        (ModuleNotFoundError("vLLM is not installed"), "error: vLLM is not installed"),
         (
             NoRoomError("results/run.json", "No space left on device"),
             "error: results/run.json could not be written (No space left on device); "
@@ -68,15 +69,42 @@ def arguments(tmp_path, opened):
         ),
     ],
 )
-def test_errors_are_sentences(arguments, error, sentence):
-    with pytest.raises(SystemExit) as caught, job.engine_of(arguments):
+def test_errors_are_sentences_and_are_not_tried_again(error, sentence):
+    tries = []
+
+    @job.engine_job
+    def main():
+        tries.append(1)
         raise error
+
+    with pytest.raises(SystemExit) as caught:
+        main()
     assert str(caught.value).startswith(sentence)
+    assert len(tries) == 1
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_an_engine_that_dies_at_work_is_replaced_once(deaths, capsys):
+    tries = []
+
+    @job.engine_job
+    def main():
+        tries.append(1)
+        if len(tries) <= deaths:
+            raise EngineGoneError("the engine died.")
+
+    expected = contextlib.nullcontext()
+    if deaths == 2:
+        expected = pytest.raises(SystemExit, match="error: the engine died")
+    with expected:
+        main()
+    assert len(tries) == 2
+    assert "once more, with a new engine" in capsys.readouterr().err
 
 
 def test_an_engine_that_is_not_as_asked_for_measures_nothing(arguments, opened):
     opened["engine"].facts["environment"]["OMP_NUM_THREADS"] = "2"
-    said = pytest.raises(SystemExit, match="nobody asked for: OMP_NUM_THREADS")
+    said = pytest.raises(EngineError, match="nobody asked for: OMP_NUM_THREADS")
     with said, job.engine_of(arguments):
         pytest.fail("it must not be used")
 
@@ -84,7 +112,7 @@ def test_an_engine_that_is_not_as_asked_for_measures_nothing(arguments, opened):
 def test_a_hidden_gpu_is_not_taken(arguments, monkeypatch):
     arguments.engine = msgspec.structs.replace(arguments.engine, device="cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    said = pytest.raises(SystemExit, match=r"which hides all GPUs; unset it, or set engine\.device")
+    said = pytest.raises(ValueError, match=r"which hides all GPUs; unset it, or set engine\.device")
     with said, job.engine_of(arguments):
         pytest.fail("it must not be used")
 

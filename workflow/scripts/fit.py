@@ -1,15 +1,16 @@
 """Fit the step times of a profile."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 from pdswitch.files import write_json
 from pdswitch.profiling.fit import fit_steps
+from pdswitch.stage import stage
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -17,10 +18,7 @@ def main() -> None:
     parser.add_argument("--n-slots", type=int, required=True, help="N")
     parser.add_argument("--output", type=Path, required=True, help="fit.json")
     arguments = parser.parse_args()
-    try:
-        fit = fit_steps(pd.read_parquet(arguments.steps), arguments.n_slots)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    fit = fit_steps(pd.read_parquet(arguments.steps), arguments.n_slots)
     write_json(arguments.output, fit)
 
 

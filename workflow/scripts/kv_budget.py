@@ -1,15 +1,16 @@
 """Say how much KV memory an engine has: what it resolved, or what the config's sizes leave."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import msgspec
 
 from pdswitch.files import read_json, write_json
 from pdswitch.slots import MemoryOptions, kv_budget
+from pdswitch.stage import stage
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -20,10 +21,7 @@ def main() -> None:
     arguments = parser.parse_args()
     options = msgspec.json.decode(arguments.memory, type=MemoryOptions)
     engine = read_json(arguments.profile)["engine"]
-    try:
-        budget = kv_budget(options, read_json(arguments.model), engine)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    budget = kv_budget(options, read_json(arguments.model), engine)
     write_json(arguments.output, msgspec.to_builtins(budget) | {"tokens": budget.tokens})
     print(f"{budget.tokens} KV tokens ({budget.source})")
 

@@ -1,15 +1,16 @@
 """Describe a model for the other stages."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import msgspec
 
 from pdswitch.files import write_json
 from pdswitch.model import describe_model
+from pdswitch.stage import stage
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -18,10 +19,7 @@ def main() -> None:
     parser.add_argument("--source", required=True, help="hub id or folder that it is loaded from")
     parser.add_argument("--output", type=Path, required=True, help="model.json")
     arguments = parser.parse_args()
-    try:
-        manifest = describe_model(arguments.model, arguments.source, arguments.revision)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    manifest = describe_model(arguments.model, arguments.source, arguments.revision)
     write_json(arguments.output, msgspec.to_builtins(manifest))
 
 

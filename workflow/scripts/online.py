@@ -6,12 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from pdswitch.engine.job import add_engine_arguments, engine_of
+from pdswitch.engine.job import add_engine_arguments, engine_job, engine_of
 from pdswitch.files import read_json, write_parquet
 from pdswitch.measurement import add_request_arguments, measure, requests_of
 from pdswitch.policy import Policy
 
 
+@engine_job
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)

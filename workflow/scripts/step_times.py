@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pdswitch.engine.job import add_engine_arguments, engine_of
+from pdswitch.engine.job import add_engine_arguments, engine_job, engine_of
 from pdswitch.engine.protocol import Request, RunCommand
 from pdswitch.files import write_json, write_records
 from pdswitch.model import ModelManifest
@@ -20,6 +20,7 @@ from pdswitch.record import decode_record
 TYPICAL_PROMPT_TOKENS = 256
 
 
+@engine_job
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)

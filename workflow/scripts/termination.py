@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from pdswitch.degenerate import is_degenerate
-from pdswitch.engine.job import add_engine_arguments, engine_of
+from pdswitch.engine.job import add_engine_arguments, engine_job, engine_of
 from pdswitch.files import write_json, write_parquet
 from pdswitch.measurement import Measurement, dataset_requests, measure, natural_requests
 from pdswitch.policy import Policy
 
 
+@engine_job
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from scipy.linalg import block_diag
 from pdswitch.files import read_json, write_json
 from pdswitch.profiling.curves import measured_curves, step_times_of
 from pdswitch.profiling.fit import fit_steps
+from pdswitch.stage import stage
 from pdswitch.theory import (
     asymptotic_theta,
     corrected_throughput,
@@ -33,6 +33,7 @@ from pdswitch.theory import (
 TABLE_RANGE = (1e-6, 1.0)
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -46,14 +47,11 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="threshold.json")
     arguments = parser.parse_args()
-    try:
-        result = compute(
-            pd.read_parquet(arguments.steps),
-            read_json(arguments.termination),
-            arguments.options,
-        )
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    result = compute(
+        pd.read_parquet(arguments.steps),
+        read_json(arguments.termination),
+        arguments.options,
+    )
     write_json(arguments.output, result)
     print(
         f"k* = {result['k_star']} of {result['n_slots']} slots "

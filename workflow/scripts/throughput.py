@@ -4,12 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from pdswitch.engine.job import add_engine_arguments, engine_of
+from pdswitch.engine.job import add_engine_arguments, engine_job, engine_of
 from pdswitch.kept import kept_run
 from pdswitch.measurement import add_request_arguments, measure, requests_of
 from pdswitch.policy import Policy
 
 
+@engine_job
 def main() -> None:
     """Run the job."""
     parser = argparse.ArgumentParser(description=__doc__)

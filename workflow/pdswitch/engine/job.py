@@ -2,20 +2,29 @@
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from tqdm import tqdm
 
-from pdswitch.engine.client import RUN_TIMEOUT_S, Engine, EngineError, open_engine
+from pdswitch.engine.client import (
+    RUN_TIMEOUT_S,
+    Engine,
+    EngineError,
+    EngineGoneError,
+    EngineStartError,
+    open_engine,
+)
 from pdswitch.engine.compliance import departures
 from pdswitch.engine.configure import EngineOptions, make_spec
 from pdswitch.model import ModelManifest
+from pdswitch.stage import stage
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,27 +58,49 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def engine_job(main: Callable[[], None]) -> Callable[[], None]:
+    """Wrap the main function of a script that measures, like `stage`.
+
+    Where the engine dies at work, the job is done once more with a new one. Other errors would
+    come again, and end it.
+    """
+
+    @stage
+    @functools.wraps(main)
+    def run() -> None:
+        try:
+            try:
+                main()
+            except EngineStartError:
+                raise
+            except EngineGoneError as error:
+                _say(f"{error}\nonce more, with a new engine")
+                main()
+        except (EngineError, ModuleNotFoundError) as error:
+            sys.exit(f"error: {error}")
+
+    return run
+
+
 @contextlib.contextmanager
 def engine_of(arguments: argparse.Namespace) -> Iterator[Engine]:
     """Open the engine that a job's arguments ask for.
 
-    Its errors, and those of writing the results inside the context, end the job in a sentence.
+    Raises:
+        EngineError: if it cannot be started, or is not what was asked for.
     """
     model = msgspec.json.decode(arguments.model.read_bytes(), type=ModelManifest)
-    try:
-        with open_engine(
-            make_spec(arguments.engine, model),
-            idle_timeout_s=arguments.idle_timeout_s,
-            start_timeout_s=arguments.start_timeout_s,
-            run_timeout_s=arguments.run_timeout_s,
-            log_folder=arguments.engine_logs,
-            say=_say,
-        ) as engine:
-            if reasons := departures(engine.facts):
-                raise EngineError("; ".join(reasons))
-            yield engine
-    except (EngineError, ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    with open_engine(
+        make_spec(arguments.engine, model),
+        idle_timeout_s=arguments.idle_timeout_s,
+        start_timeout_s=arguments.start_timeout_s,
+        run_timeout_s=arguments.run_timeout_s,
+        log_folder=arguments.engine_logs,
+        say=_say,
+    ) as engine:
+        if reasons := departures(engine.facts):
+            raise EngineError("; ".join(reasons))
+        yield engine
 
 
 def _say(line: str) -> None:
