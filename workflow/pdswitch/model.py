@@ -47,8 +47,9 @@ def model_slug(model: str) -> str:
     """Return a model's name as part of a path: `Qwen/Qwen3-8B` becomes `Qwen--Qwen3-8B`."""
     name = model.removeprefix(WHEEL_PREFIX)
     if name.startswith(("/", ".", "~")):
-        return Path(name).expanduser().resolve().name
-    return name.replace("/", "--")
+        name = Path(name).expanduser().resolve().name
+    # In a path of Snakemake's, braces are a wildcard.
+    return name.replace("/", "--").replace("{", "(").replace("}", ")")
 
 
 def model_files(model: str) -> list[str]:

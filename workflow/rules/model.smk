@@ -13,7 +13,7 @@ rule conversion:
     priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
     conda:
         ENVIRONMENT
-    threads: workflow.cores
+    threads: lambda wildcards: workflow.cores
     params:
         package=lambda wildcards: MODELS[wildcards.model].removeprefix(WHEEL_PREFIX),
         software=lambda wildcards, input: versions(
@@ -32,7 +32,7 @@ rule model:
             if MODELS[wildcards.model].startswith(WHEEL_PREFIX)
             else []
         ),
-        files=lambda wildcards: model_files(MODELS[wildcards.model]),
+        files=lambda wildcards: watchable(model_files(MODELS[wildcards.model])),
     output:
         manifest=f"{MODEL}/model.json",
     log:
@@ -46,6 +46,7 @@ rule model:
             input.checkpoint or os.path.expanduser(MODELS[wildcards.model])
         ),
         revision=lambda wildcards: revision_argument(wildcards.model),
+        files=lambda wildcards: stamps(model_files(MODELS[wildcards.model])),
     shell:
         "python3 {input.sources[0]} --model {params.model:q} --source {params.source:q}"
         " {params.revision} --output {output.manifest:q} 2>&1 | tee {log:q}"
