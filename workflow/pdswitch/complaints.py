@@ -40,7 +40,10 @@ def complaint(
         place = Place(model, problem["loc"])
         key = ".".join([*([prefix] if prefix else []), *place.keys])
         kind, context = problem["type"], problem.get("ctx", {})
-        if kind == "extra_forbidden":
+        if kind == "invalid_key" or problem["loc"][-1:] == ("[key]",):
+            said = "is no name; put it in quotes"
+            key = key.removesuffix(".[key]")
+        elif kind == "extra_forbidden":
             known = [*place.known, *(also if place.parent is model else ())]
             said = f"is not a known key; {guess(place.keys[-1], known, model)}see {manual}"
         elif kind == "value_error":
@@ -152,7 +155,8 @@ def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         elif get_origin(one) is Literal:
             said += map(str, inner)
         elif get_origin(one) is list:
-            items = expected(inner[0]).replace("a whole number", "whole numbers")
+            bounds = [bound for field in get_args(inner[0])[1:] for bound in field.metadata]
+            items = expected(inner[0], bounds).replace("a whole number", "whole numbers")
             said.append(f"a list of {items.replace('text', 'names')}")
         elif get_origin(one) is dict or one is dict:
             said.append("a mapping, {KEY: VALUE}")
