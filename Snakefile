@@ -28,6 +28,7 @@ include: "workflow/rules/online.smk"
 include: "workflow/rules/throughput.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/messages.smk"
 
 
 # Snakemake makes up for a deleted file only if somebody asks for it: so for every run, result and
@@ -66,3 +67,15 @@ onstart:
 
     forced()
     use_results(Path(CONFIG.store_dir), Path(RESULTS))
+
+
+onerror:
+    say_at_exit(why_it_stopped())
+
+
+# A mistake in its input stops a stage the second time too. A job of the sweep is worth another try
+# where the profile asks for one (`retries`): engine and data have proven good by then, and what
+# stops it is a time limit or a lost node. An engine that dies is replaced within the job.
+for stage in workflow.rules:
+    if not stage.name.startswith("throughput"):
+        stage.restart_times = 0

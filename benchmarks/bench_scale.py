@@ -127,8 +127,7 @@ class Sweep:
         for cell in self.cells:
             write_json(cell / "threshold.json", theory)
         for cell in self.cells:
-            write_json(cell / "k_grid.json", self.grid)
-            write_json(cell / "adaptive_policy.json", {})
+            write_json(cell / "adaptive_policy.json", {"threshold": K_STAR})
         steps, requests, facts = records_of(workload(REQUESTS), K_STAR, n_slots=N_SLOTS)
         for cell in self.cells:
             write_run(cell / "online", steps, requests, facts | {"policy": "adaptive"})

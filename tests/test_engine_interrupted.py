@@ -107,7 +107,8 @@ def test_killed(project):
 def test_interrupted_by_control_c(project):
     process = project.start()
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
+    assert output.rstrip().endswith("to go on, run the same command again.")
     assert process.returncode != 0
     project.await_nothing_left()
     assert project.results() == set()

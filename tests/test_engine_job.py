@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from pdswitch.engine import job
-from pdswitch.engine.client import EngineError
+from pdswitch.engine.client import EngineError, EngineGoneError, EngineStartError
 from pdswitch.files import NoRoomError
 from synthetic_runs import ENGINE as FACTS
 
@@ -87,8 +87,9 @@ def refuse(_):
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (EngineError("the engine died. The end of its log"), "error: the engine died. The end"),
-        (ValueError("engine.max_model_len is 5"), "error: engine.max_model_len is 5"),
+        (EngineStartError("the engine died. The end of its log"), "error: the engine died. The"),
+        (EngineError("the engine refused: no"), "error: the engine refused: no"),
+        (ModuleNotFoundError("vLLM is not installed"), "error: vLLM is not installed"),
         (
             NoRoomError("results/run.json", "No space left on device"),
             "error: results/run.json could not be written (No space left on device); "
@@ -96,18 +97,42 @@ def refuse(_):
         ),
     ],
 )
-def test_errors_are_sentences(arguments, output, error, sentence):
-    def fail(_):
+def test_errors_are_sentences_and_are_not_tried_again(error, sentence):
+    tries = []
+
+    @job.engine_job
+    def main():
+        tries.append(1)
         raise error
 
     with pytest.raises(SystemExit) as caught:
-        job.run_job(SCRIPT, arguments, [output.path], fail)
+        main()
     assert str(caught.value).startswith(sentence)
+    assert len(tries) == 1
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_an_engine_that_dies_at_work_is_replaced_once(deaths, capsys):
+    tries = []
+
+    @job.engine_job
+    def main():
+        tries.append(1)
+        if len(tries) <= deaths:
+            raise EngineGoneError("the engine died.")
+
+    expected = contextlib.nullcontext()
+    if deaths == 2:
+        expected = pytest.raises(SystemExit, match="error: the engine died")
+    with expected:
+        main()
+    assert len(tries) == 2
+    assert "once more, with a new engine" in capsys.readouterr().err
 
 
 def test_an_engine_that_is_not_as_asked_for_measures_nothing(arguments, opened, output):
     opened["engine"].facts["environment"]["OMP_NUM_THREADS"] = "2"
-    with pytest.raises(SystemExit, match="nobody asked for: OMP_NUM_THREADS"):
+    with pytest.raises(EngineError, match="nobody asked for: OMP_NUM_THREADS"):
         job.run_job(SCRIPT, arguments, [output.path], refuse)
 
 
@@ -115,7 +140,7 @@ def test_a_hidden_gpu_is_not_taken(arguments, output, monkeypatch):
     arguments.engine = msgspec.structs.replace(arguments.engine, device="cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     sentence = r"which hides all GPUs; unset it, or set engine\.device"
-    with pytest.raises(SystemExit, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         job.run_job(SCRIPT, arguments, [output.path], refuse)
 
 
@@ -160,7 +185,7 @@ def test_a_run_that_failed_is_not_kept(arguments, opened, output):
         output.serve(engine)
         raise EngineError("it died")
 
-    with pytest.raises(SystemExit, match="it died"):
+    with pytest.raises(EngineError, match="it died"):
         job.run_job(SCRIPT, arguments, [output.path], fail)
     run(arguments, output)
     assert output.measured == 2

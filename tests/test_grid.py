@@ -1,6 +1,5 @@
 """Which thresholds are measured."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +37,16 @@ def test_every_grid_holds_k_star_and_stays_in_range(n_slots, data):
     assert k_grid("all", n_slots, k_star) == list(range(1, n_slots + 1))
 
 
-def test_a_listed_threshold_out_of_range_is_refused():
-    with pytest.raises(ValueError, match="contains 9; use values from 1 to 8"):
-        k_grid([1, 9], 8, 2)
+@given(n_slots=st.integers(1, 300), data=st.data())
+def test_what_is_known_before_k_star_is_measured_whatever_k_star_is(n_slots, data):
+    k_star = data.draw(st.integers(1, n_slots))
+    wanted = data.draw(st.sampled_from(["reference", "coarse", "all", [1, n_slots]]))
+    assert set(k_grid(wanted, n_slots)) <= set(k_grid(wanted, n_slots, k_star))
+
+
+def test_a_grid_that_the_config_fixes_is_known_but_for_k_star():
+    assert k_grid([2, 7], 8) == [2, 7]
+    assert k_grid("all", 3) == [1, 2, 3]
+    assert k_grid("coarse", 16) == [1, 4, 8, 16]
+    assert k_grid("reference", 6) == [1, 3, 5, 6]
+    assert k_grid("reference", 100) == [1, 100]

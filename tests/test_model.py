@@ -25,6 +25,7 @@ from pdswitch.model import convert_wheel, describe_model, model_slug
         ("/data/models/llama/", "llama"),
         ("./here", "here"),
         ("~nobody-has-this-name", "~nobody-has-this-name"),
+        ("/data/my {best} [model]", "my (best) [model]"),
     ],
 )
 def test_a_models_name_becomes_part_of_a_path(model, slug):

@@ -31,7 +31,9 @@ def copy(finished_workflow, tmp_path) -> Checkout:
 
 
 def grid(checkout: Checkout, dataset: str) -> list[int]:
-    return json.loads((checkout.cell(dataset) / "k_grid.json").read_text())
+    """The thresholds whose runs lie there."""
+    runs = (checkout.cell(dataset) / "throughput").glob("threshold=*")
+    return sorted(int(run.name.partition("=")[2]) for run in runs)
 
 
 def jobs(rules: str, *datasets: str, model: str = "tiny") -> list[str]:
@@ -56,6 +58,18 @@ def all_runs(checkout: Checkout, dataset: str) -> list[str]:
     """Every measured job of the sweep of a dataset."""
     reps = range(1, REPEATS[dataset] + 1)
     return runs(dataset, [0, *grid(checkout, dataset)], reps)
+
+
+def fixed_runs(dataset: str) -> list[str]:
+    """The measured jobs that the config alone names: those of the thresholds that it lists."""
+    return runs(dataset, [0, 1, 4], range(1, REPEATS[dataset] + 1))
+
+
+def add_slots(job: str, n_slots: int) -> str:
+    """The job with N among its wildcards, which come in the order of its paths."""
+    before, k, after = job.partition(", k=")
+    before, rep, last = (before, "", "") if k else before.partition(", rep=")
+    return f"{before}, n={n_slots}{k}{after}{rep}{last}"
 
 
 def edit(checkout: Checkout, path: str) -> None:
@@ -111,8 +125,8 @@ def test_one_dataset_s_option_reruns_its_chain_alone(copy):
     datasets = copy.config()["datasets"]
     copy.configure(datasets=datasets | {"own": datasets["own"] | {"shuffle": True}})
     chain = jobs("prompts termination estimate threshold plan online aggregate figures", "own")
-    # The runs come on top: which ones is known when the plan is made.
-    assert copy.planned_jobs() == sorted([*chain, "summary", "report"])
+    # Those of k* come on top, which the plan learns first.
+    assert copy.planned_jobs() == sorted([*chain, *fixed_runs("own"), "summary", "report"])
 
 
 def test_one_dataset_s_run_options_rerun_its_runs_alone(copy):
@@ -136,13 +150,16 @@ def test_a_local_data_file_reruns_its_dataset_s_chain_alone(copy):
     file = copy.folder / "own.jsonl"
     file.write_text(file.read_text().replace("What", "How much"))
     chain = jobs("prompts termination estimate threshold plan online aggregate figures", "own")
-    assert copy.planned_jobs() == sorted([*chain, "summary", "report"])
+    assert copy.planned_jobs() == sorted([*chain, *fixed_runs("own"), "summary", "report"])
 
 
 def test_another_dataset_adds_its_jobs_alone(copy):
     copy.configure(datasets=copy.config()["datasets"] | {"new": {"kind": "demo", "seed": 5}})
     chain = jobs("prompts termination estimate threshold plan online aggregate figures", "new")
-    assert copy.planned_jobs() == sorted([*chain, "summary", "report"])
+    fixed = runs("new", [0, 1, 4], [1, 2])
+    assert copy.planned_jobs() == sorted([*chain, *fixed, "summary", "report"])
+    said = copy.snakemake("-n").rstrip().splitlines()
+    assert "Not listed for new: runs of thresholds that follow from k*" in said[-1]
 
 
 def test_another_threshold_adds_its_runs_alone(copy):
@@ -150,8 +167,6 @@ def test_another_threshold_adds_its_runs_alone(copy):
     new = next(k for k in (2, 3) if k not in own)
     datasets = copy.config()["datasets"]
     copy.configure(datasets=datasets | {"demo": {"k_grid": [1, new, 4]}})
-    # The plan alone says which runs there are; it is made first, and at once.
-    copy.snakemake("--until", "plan")
     again = runs("demo", [new], range(1, 3)) + jobs("aggregate figures", "demo")
     assert copy.planned_jobs() == sorted([*again, "summary", "report"])
 
@@ -183,13 +198,15 @@ def test_the_form_of_the_closed_form_measures_nothing_but_online(copy):
 def test_sampling_measures_everything_but_the_profile(shared):
     planned = shared.planned_jobs("--config", 'sampling={"top_k": 5}')
     chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
-    assert planned == sorted([*chain, "summary", "report"])
+    fixed = [run for dataset in BOTH for run in fixed_runs(dataset)]
+    assert planned == sorted([*chain, *fixed, "summary", "report"])
 
 
 def test_the_engine_s_options_measure_everything(shared):
     planned = shared.planned_jobs("--config", 'engine={"dtype": "float32", "seed": 1}')
     chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
-    assert planned == sorted([*chain, *PROFILE, "summary", "report"])
+    fixed = [run for dataset in BOTH for run in fixed_runs(dataset)]
+    assert planned == sorted([*chain, *PROFILE, *fixed, "summary", "report"])
 
 
 def test_a_figure_s_code_redraws_that_figure_and_the_report(copy):
@@ -240,7 +257,8 @@ def test_the_theory_s_code_measures_nothing_unless_its_plan_changes(copy):
 def test_the_scheduler_s_code_measures_everything_again(copy):
     edit(copy, "workflow/pdswitch/scheduler.py")
     chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
-    assert copy.planned_jobs() == sorted([*chain, *PROFILE, "summary", "report"])
+    fixed = [run for dataset in BOTH for run in fixed_runs(dataset)]
+    assert copy.planned_jobs() == sorted([*chain, *PROFILE, *fixed, "summary", "report"])
     # Which runs there are is known once they are planned anew; the fit is for the reader alone,
     # thresholds come from the steps themselves.
     copy.snakemake("--until", "plan", "fit")
@@ -286,7 +304,10 @@ def test_a_stash_and_back_reruns_nothing(copy):
 def test_other_slots_lie_beside(copy):
     planned = copy.planned_jobs("--config", "batch_size=3", "k_grid=[1]")
     chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
-    beside = [f"{job}, n=3" for job in (*chain, *PROFILE)]
+    fixed = [
+        run for dataset in BOTH for run in runs(dataset, [0, 1], range(1, REPEATS[dataset] + 1))
+    ]
+    beside = [add_slots(job, 3) for job in (*chain, *PROFILE, *fixed)]
     assert planned == sorted([*beside, "summary", "report"])
     assert all(str(file.parent).count("N=3") == 0 for file in measured(copy))
     # The old ones are still those of the old config; only what spans all cells was another's.
@@ -298,6 +319,11 @@ def test_another_model_lies_beside(copy):
     planned = copy.planned_jobs("--config", f"models=[{first}, somebody/other]")
     chain = "prompts termination estimate threshold plan online aggregate figures"
     other = jobs(chain, *BOTH, model="somebody--other")
+    other += [
+        run.replace("model=tiny", "model=somebody--other")
+        for dataset in BOTH
+        for run in fixed_runs(dataset)
+    ]
     alone = [f"{rule} model=somebody--other" for rule in ("model", "profile", "fit")]
     assert planned == sorted([*other, *alone, "summary", "report"])
 
@@ -308,4 +334,4 @@ def test_one_model_s_engine_option_reruns_its_measurements_alone(copy):
     planned = copy.planned_jobs("--config", f"models={json.dumps(both)}")
     own = {job for job in planned if "model=tiny" in job}
     chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
-    assert own == {*chain, *PROFILE}
+    assert own == {*chain, *PROFILE, *fixed_runs("demo"), *fixed_runs("own")}

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdswitch.disturbances import disturbances
-from pdswitch.engine.self_check import FEWEST_STEPS, STEPS, judge, two_modes
+from pdswitch.engine.self_check import FEWEST_STEPS, STEPS, judge
+from pdswitch.two_modes import two_modes
 
 seeds = st.integers(0, 10_000)
 QUIET = {"load_average": 1.0, "devices": []}

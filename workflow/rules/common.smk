@@ -16,21 +16,39 @@ import time
 from functools import cache
 from importlib import metadata
 
+from snakemake.common.configfile import load_configfile
+from snakemake.exceptions import IncompleteCheckpointException
+
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
 
-from pdswitch.config import ENGINE_KEEPING, ConfigError, parse_config
+from pdswitch.config import ENGINE_KEEPING, parse_config
 from pdswitch.datasets.options import dataset_options, loader_module
 from pdswitch.datasets.source import input_files
 from pdswitch.engine.processes import start_time
+from pdswitch.grid import k_grid
 from pdswitch.model import WHEEL_PREFIX, model_files, model_slug
+from pdswitch.output import refuse_unusable
 from pdswitch.sources import stage_sources
+from pdswitch.terminal import print_anything
+
+print_anything()
 
 try:
-    CONFIG = parse_config(config, workflow.config_settings.config)
-except ConfigError as error:
-    raise WorkflowError(f"config: {error}") from None
+    CONFIG = parse_config(
+        config,
+        workflow.config_settings.config,
+        [load_configfile(file) for file in workflow.config_settings.configfiles],
+    )
+    refuse_unusable(CONFIG.output_dir)
+except ValueError as error:
+    # Snakemake would put the place in this file below the sentence.
+    sys.exit(f"error: config: {error}")
 
 RESULTS = CONFIG.output_dir.rstrip("/")
+if RESULTS.startswith("~/"):
+    RESULTS = os.path.expanduser(RESULTS)
+elif RESULTS.startswith("~"):  # a name, which libraries would take for a user's home
+    RESULTS = os.path.abspath(RESULTS)
 
 # As part of a command that Snakemake formats.
 STORE = shlex.quote(CONFIG.store_dir).replace("{", "{{").replace("}", "}}")
@@ -311,11 +329,12 @@ def repeats_of(dataset):
     return range(1, settings_of(dataset).repeats + 1)
 
 
-def k_grid(model, dataset, n):
-    """The thresholds to measure; known once the plan checkpoint has run."""
+def k_grid_of(model, dataset, n):
+    """The thresholds to measure; all of them are known once the plan checkpoint has run."""
     plan = checkpoints.plan.get(model=model, dataset=dataset, n=n)
-    with open(plan.output.grid) as file:
-        return json.load(file)
+    with open(plan.output[0]) as file:
+        k_star = json.load(file)["threshold"]
+    return k_grid(settings_of(dataset).k_grid, int(n), k_star)
 
 
 def shard_of(wildcards):
@@ -340,20 +359,39 @@ def every_plan():
     """
     for model in MODELS:
         for dataset in DATASETS:
-            k_grid(model, dataset, slots_of(model, dataset))
+            k_grid_of(model, dataset, slots_of(model, dataset))
+
+
+def run_files(model, dataset, n, thresholds):
+    """The run.json of every run of these thresholds, and of vLLM's own policy."""
+    cell = CELL.format(model=model, dataset=dataset, n=n)
+    policies = [f"threshold={k}" for k in thresholds] + ["policy=mixed"]
+    return [
+        f"{cell}/throughput/{policy}/rep={rep}/run.json"
+        for rep in repeats_of(dataset)
+        for policy in policies
+    ]
 
 
 def runs_of(model, dataset, n):
     """The run.json of every run of the sweep of a model with n slots on a dataset."""
     if not workflow.local_exec:
         every_plan()
-    cell = CELL.format(model=model, dataset=dataset, n=n)
-    policies = [f"threshold={k}" for k in k_grid(model, dataset, n)] + ["policy=mixed"]
-    return [
-        f"{cell}/throughput/{policy}/rep={rep}/run.json"
-        for rep in repeats_of(dataset)
-        for policy in policies
-    ]
+    return run_files(model, dataset, n, k_grid_of(model, dataset, n))
+
+
+def runs_before_the_plan(model, dataset, n):
+    """The runs that the config alone names, for a dry run or a graph made before the plan.
+
+    None where the workflow is executed: no run is measured before its k* is known and sealed.
+    """
+    if workflow.executor_plugin is not None and not workflow.dryrun:
+        return []
+    try:
+        k_grid_of(model, dataset, n)
+    except IncompleteCheckpointException:
+        return run_files(model, dataset, n, k_grid(settings_of(dataset).k_grid, int(n)))
+    return []
 
 
 def max_model_len_argument(model):
@@ -371,6 +409,17 @@ def revision_argument(model):
 def local_data(dataset):
     """The files of this machine that a dataset is read from, so that an edit is noticed."""
     return input_files(dataset_options(dataset, CONFIG.dataset_source(dataset)))
+
+
+def watchable(files):
+    """Those of these files that can be inputs: Snakemake takes braces in a path for wildcards."""
+    return [file for file in files if not set(file) & set("{}")]
+
+
+def stamps(files):
+    """Time and size of the files that cannot be inputs, so that an edit of one is a new param."""
+    others = sorted({*files} - {*watchable(files)})
+    return [[file, os.stat(file).st_mtime_ns, os.stat(file).st_size] for file in others]
 
 
 def caption_settings(dataset):

@@ -13,7 +13,7 @@ rule conversion:
     priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
     conda:
         ENVIRONMENT
-    threads: workflow.cores
+    threads: lambda wildcards: workflow.cores
     params:
         package=lambda wildcards: MODELS[wildcards.model].removeprefix(WHEEL_PREFIX),
         software=lambda wildcards, input: versions(
@@ -32,7 +32,7 @@ rule model:
             if MODELS[wildcards.model].startswith(WHEEL_PREFIX)
             else []
         ),
-        files=lambda wildcards: model_files(MODELS[wildcards.model]),
+        files=lambda wildcards: watchable(model_files(MODELS[wildcards.model])),
     output:
         manifest=f"{MODEL}/model.json",
     log:
@@ -49,6 +49,7 @@ rule model:
         load_format=lambda wildcards: settings_of_model(
             wildcards.model
         ).engine.load_format,
+        files=lambda wildcards: stamps(model_files(MODELS[wildcards.model])),
     shell:
         "python3 {input.sources[0]} --model {params.model:q} --source {params.source:q}"
         " {params.revision} --load-format {params.load_format}"

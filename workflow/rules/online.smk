@@ -20,7 +20,7 @@ rule online:
     priority: lambda wildcards: priority_of(wildcards.model, ONLINE)
     conda:
         ENVIRONMENT
-    threads: workflow.cores
+    threads: lambda wildcards: workflow.cores
     resources:
         engine=1,
         gpu=gpus_of,

@@ -1,8 +1,8 @@
-# Purpose: what is measured: the thresholds of the sweep, and the policy of the online run. All of the
-#          theory that measured jobs depend on, so that editing it measures nothing again unless one
-#          of the two comes out different.
+# Purpose: the policy of the online run, with k*: all of the theory that measured jobs depend on, so that
+#          editing it measures nothing again unless this comes out different. The thresholds of the
+#          sweep follow from k*, N and the config.
 # Inputs:  threshold.json
-# Outputs: {cell}/k_grid.json, {cell}/adaptive_policy.json
+# Outputs: {cell}/adaptive_policy.json
 
 
 checkpoint plan:
@@ -10,7 +10,6 @@ checkpoint plan:
         sources=sources("plan"),
         threshold=rules.threshold.output,
     output:
-        grid=f"{CELL}/k_grid.json",
         policy=f"{CELL}/adaptive_policy.json",
     log:
         f"{LOGS}/plan.log",
@@ -18,7 +17,11 @@ checkpoint plan:
     conda:
         ENVIRONMENT
     params:
-        k_grid=lambda wildcards: json.dumps(settings_of(wildcards.dataset).k_grid),
+        too_large=lambda wildcards: [
+            k
+            for k in k_grid(settings_of(wildcards.dataset).k_grid, int(wildcards.n))
+            if k > int(wildcards.n)
+        ],
     shell:
-        "python3 {input.sources[0]} --threshold {input.threshold:q} --k-grid {params.k_grid:q}"
-        " --grid {output.grid:q} --policy {output.policy:q} 2>&1 | tee {log:q}"
+        "python3 {input.sources[0]} --threshold {input.threshold:q} --too-large {params.too_large}"
+        " --policy {output.policy:q} 2>&1 | tee {log:q}"

@@ -16,7 +16,7 @@ rule profile:
     priority: lambda wildcards: priority_of(wildcards.model, PROFILE)
     conda:
         ENVIRONMENT
-    threads: workflow.cores
+    threads: lambda wildcards: workflow.cores
     resources:
         engine=1,
         gpu=gpus_of,

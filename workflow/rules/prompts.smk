@@ -8,7 +8,7 @@ rule prompts:
     input:
         sources=lambda wildcards: sources("prompts", loader_of(wildcards.dataset)),
         model=rules.model.output.manifest,
-        data=lambda wildcards: local_data(wildcards.dataset),
+        data=lambda wildcards: watchable(local_data(wildcards.dataset)),
     output:
         prompts=f"{MODEL}/{{dataset}}/prompts.parquet",
         manifest=f"{MODEL}/{{dataset}}/prompts.json",
@@ -19,6 +19,7 @@ rule prompts:
         ENVIRONMENT
     params:
         software=lambda wildcards, input: versions(*TOKENIZING),
+        data=lambda wildcards: stamps(local_data(wildcards.dataset)),
         dataset=lambda wildcards: wildcards.dataset,
         options=lambda wildcards: options(**CONFIG.dataset_source(wildcards.dataset)),
         max_model_len=lambda wildcards: max_model_len_argument(wildcards.model),

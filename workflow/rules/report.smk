@@ -74,7 +74,8 @@ rule report:
     conda:
         ENVIRONMENT
     params:
-        config=CONFIG.model_dump_json(indent=2),
+        # A function: in a text alone Snakemake would look for wildcards.
+        config=lambda wildcards: CONFIG.model_dump_json(indent=2),
     shell:
         "python3 {input.sources[0]} --template {input.template:q} --results {input.results:q}"
         " --config {params.config:q} --output {output:q} 2>&1 | tee {log:q}"

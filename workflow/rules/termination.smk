@@ -19,7 +19,7 @@ rule termination:
     priority: lambda wildcards: priority_of(wildcards.model, PROFILE)
     conda:
         ENVIRONMENT
-    threads: workflow.cores
+    threads: lambda wildcards: workflow.cores
     resources:
         engine=1,
         gpu=gpus_of,

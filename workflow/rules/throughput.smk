@@ -22,7 +22,7 @@ rule throughput:
         shard_of
     conda:
         ENVIRONMENT
-    threads: workflow.cores
+    threads: lambda wildcards: workflow.cores
     resources:
         engine=1,
         gpu=gpus_of,

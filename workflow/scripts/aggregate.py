@@ -15,8 +15,10 @@ from pdswitch.results import (
     timeline,
     truncated_samples,
 )
+from pdswitch.stage import stage
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -57,19 +59,16 @@ def main() -> None:
     judged = (replayed, excluded, slots is not None)
     runs = [load_run(path.parent, *judged) for path in arguments.runs]
     online = load_run(arguments.online.parent, *judged)
-    try:
-        results = dataset_results(
-            arguments.dataset,
-            settings,
-            read_json(arguments.threshold),
-            read_json(arguments.termination),
-            runs,
-            online,
-            pd.read_parquet(arguments.online.parent / "kstar_history.parquet"),
-            slots,
-        )
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    results = dataset_results(
+        arguments.dataset,
+        settings,
+        read_json(arguments.threshold),
+        read_json(arguments.termination),
+        runs,
+        online,
+        pd.read_parquet(arguments.online.parent / "kstar_history.parquet"),
+        slots,
+    )
     write_parquet(arguments.table, run_rows(arguments.dataset, settings["model"], [*runs, online]))
     write_json(arguments.truncated, truncated_samples(requests, pd.read_parquet(arguments.prompts)))
     star = [run for run in runs if run.label == str(results["k_star"])]

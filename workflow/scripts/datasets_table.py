@@ -14,6 +14,7 @@ from rich.table import Table
 from pdswitch.datasets.overview import draw, overview
 from pdswitch.figures.save import save_figure
 from pdswitch.files import atomic_path, read_json
+from pdswitch.stage import stage
 
 COLUMNS = {
     "dataset": "dataset",
@@ -31,6 +32,7 @@ COLUMNS = {
 WIDEST = 1000  # characters
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)

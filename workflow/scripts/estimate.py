@@ -4,15 +4,16 @@ p is estimated from the first requests only, those that the measured runs leave 
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 from pdswitch.files import write_json
+from pdswitch.stage import stage
 from pdswitch.termination import summarise_lengths
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -23,15 +24,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="termination.json")
     arguments = parser.parse_args()
     columns = ["prompt_tokens", "output_tokens", "truncated", "degenerate"]
-    try:
-        summary = summarise_lengths(
-            pd.read_parquet(arguments.requests, columns=columns),
-            arguments.n_offline,
-            arguments.estimator,
-            arguments.ema_alpha,
-        )
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    summary = summarise_lengths(
+        pd.read_parquet(arguments.requests, columns=columns),
+        arguments.n_offline,
+        arguments.estimator,
+        arguments.ema_alpha,
+    )
     write_json(arguments.output, summary)
 
 

@@ -1,7 +1,6 @@
 """Draw one figure, as PDF and PNG."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 
 from pdswitch.figures.save import save_figure
 from pdswitch.files import read_json
+from pdswitch.stage import stage
 
 Draw = Callable[..., Figure]
 
@@ -55,6 +55,7 @@ FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
 }
 
 
+@stage
 def main() -> None:
     """Draw the figure."""
     wanted = [f"  {name}: {', '.join(inputs)}" for name, (_, inputs) in FIGURES.items()]
@@ -75,11 +76,8 @@ def main() -> None:
             f"got {len(arguments.inputs)}"
         )
     draw = import_module(f"pdswitch.figures.{arguments.name}").draw
-    try:
-        figure = from_files(draw, arguments.dataset, *arguments.inputs)
-        written = save_figure(figure, arguments.output_stem)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    figure = from_files(draw, arguments.dataset, *arguments.inputs)
+    written = save_figure(figure, arguments.output_stem)
     print("wrote", *written)
 
 

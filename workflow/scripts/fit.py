@@ -1,7 +1,6 @@
 """Fit the step times of a profile."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -9,9 +8,11 @@ import pandas as pd
 from pdswitch.files import write_json
 from pdswitch.profiling.fit import fit_steps
 from pdswitch.profiling.modes import most_slow_steps
+from pdswitch.stage import stage
 from pdswitch.wording import two_times
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -19,10 +20,7 @@ def main() -> None:
     parser.add_argument("--n-slots", type=int, required=True, help="N")
     parser.add_argument("--output", type=Path, required=True, help="fit.json")
     arguments = parser.parse_args()
-    try:
-        fit = fit_steps(pd.read_parquet(arguments.steps), arguments.n_slots)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    fit = fit_steps(pd.read_parquet(arguments.steps), arguments.n_slots)
     write_json(arguments.output, fit)
     modes = fit["decode"]["modes"]
     if modes:

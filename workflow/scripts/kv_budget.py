@@ -1,15 +1,16 @@
 """Say how much KV memory an engine has: what it resolved, or what the config's sizes leave."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import msgspec
 
 from pdswitch.files import read_json, write_json
 from pdswitch.slots import MemoryOptions, kv_budget
+from pdswitch.stage import stage
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -19,10 +20,7 @@ def main() -> None:
     arguments = parser.parse_args()
     options = msgspec.json.decode(arguments.memory, type=MemoryOptions)
     engine = read_json(arguments.profile)["engine"]
-    try:
-        budget = kv_budget(options, engine)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    budget = kv_budget(options, engine)
     described = budget.described()
     write_json(arguments.output, described)
     print(f"{budget.blocks} KV blocks, {described['tokens']} tokens ({budget.source})")

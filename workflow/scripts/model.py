@@ -1,7 +1,6 @@
 """Describe a model for the other stages."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import msgspec
@@ -9,8 +8,10 @@ import msgspec
 from pdswitch.checkpoint import refuse_broken
 from pdswitch.files import write_json
 from pdswitch.model import describe_model
+from pdswitch.stage import stage
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -20,12 +21,9 @@ def main() -> None:
     parser.add_argument("--load-format", default="auto", help="of the engine")
     parser.add_argument("--output", type=Path, required=True, help="model.json")
     arguments = parser.parse_args()
-    try:
-        if Path(arguments.source).is_dir():
-            refuse_broken(arguments.model, Path(arguments.source), arguments.load_format)
-        manifest = describe_model(arguments.model, arguments.source, arguments.revision)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    if Path(arguments.source).is_dir():
+        refuse_broken(arguments.model, Path(arguments.source), arguments.load_format)
+    manifest = describe_model(arguments.model, arguments.source, arguments.revision)
     write_json(arguments.output, msgspec.to_builtins(manifest))
 
 

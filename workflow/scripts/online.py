@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from pdswitch.engine.client import Engine
-from pdswitch.engine.job import add_engine_arguments, run_job
+from pdswitch.engine.job import add_engine_arguments, engine_job, run_job
 from pdswitch.files import read_json, write_parquet
 from pdswitch.measurement import RUN_FILES, add_request_arguments, measure, requests_of
 from pdswitch.policy import Policy
@@ -15,6 +15,7 @@ from pdswitch.policy import Policy
 HISTORY = "kstar_history.parquet"
 
 
+@engine_job
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -1,29 +1,31 @@
-"""Say what is measured: the thresholds of the sweep, and the policy of the online run."""
+"""Say how the online run switches, and refuse thresholds of the sweep that N slots cannot have."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from pdswitch.files import read_json, write_json
-from pdswitch.grid import k_grid
+from pdswitch.stage import stage
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threshold", type=Path, required=True, help="threshold.json")
-    parser.add_argument("--k-grid", type=json.loads, required=True, help="wanted, as JSON")
-    parser.add_argument("--grid", type=Path, required=True, help="output: k_grid.json")
+    parser.add_argument(
+        "--too-large", type=int, nargs="*", default=[], help="thresholds in k_grid above N"
+    )
     parser.add_argument("--policy", type=Path, required=True, help="output: adaptive_policy.json")
     arguments = parser.parse_args()
     theory = read_json(arguments.threshold)
-    try:
-        grid = k_grid(arguments.k_grid, theory["n_slots"], theory["k_star"])
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    write_json(arguments.grid, grid)
+    if arguments.too_large:
+        n_slots = theory["n_slots"]
+        sys.exit(
+            f"error: k_grid contains {arguments.too_large[0]}, but N* is {n_slots} slots; "
+            f"use values from 1 to {n_slots}"
+        )
     write_json(arguments.policy, adaptive_policy(theory))
 
 

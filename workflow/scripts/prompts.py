@@ -11,8 +11,10 @@ from tqdm import tqdm
 
 from pdswitch.datasets.options import DatasetOptions, dataset_options, option_errors
 from pdswitch.datasets.sample import DatasetError
+from pdswitch.stage import stage
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -1,13 +1,14 @@
 """Write the report: one self-contained HTML page over all models, datasets and N."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from pdswitch.files import atomic_path
 from pdswitch.report import load_cell, render
+from pdswitch.stage import stage
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -23,11 +24,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="report.html")
     arguments = parser.parse_args()
     template = arguments.template.read_text(encoding="utf-8")
-    try:
-        cells = [load_cell(path) for path in arguments.results]
-        page = render(template, cells, arguments.config)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    cells = [load_cell(path) for path in arguments.results]
+    page = render(template, cells, arguments.config)
     with atomic_path(arguments.output) as aside:
         aside.write_text(page, encoding="utf-8")
     print(f"wrote {arguments.output}: {len(cells)} results, {len(page) / 1e6:.1f} MB")

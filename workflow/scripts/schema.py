@@ -6,10 +6,12 @@ from pathlib import Path
 
 from pdswitch.config import json_schema, manual
 from pdswitch.datasets.options import options_manual
+from pdswitch.stage import stage
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@stage
 def main() -> None:
     """Write or check."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pdswitch.figures.style import BLACK, BLUE, ORANGE, PURPLE, house_style, legend_below
 from pdswitch.online import EstimatorName
 from pdswitch.policy import Controller, Policy, ThresholdTable
+from pdswitch.stage import stage
 
 ROOT = Path(__file__).resolve().parents[2]
 BEFORE, AFTER = 64, 512
@@ -149,6 +150,7 @@ def draw() -> Figure:
     return figure
 
 
+@stage
 def main() -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -1,15 +1,16 @@
 """Compute N*, the slots that the KV memory holds with at most the tolerated risk to run out."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import msgspec
 
 from pdswitch.files import read_json, write_json
 from pdswitch.slots import KvBudget, safe_slots
+from pdswitch.stage import stage
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -20,17 +21,13 @@ def main() -> None:
     parser.add_argument("--num-requests", type=int, required=True, help="of the sweep")
     parser.add_argument("--output", type=Path, required=True, help="slots.json")
     arguments = parser.parse_args()
-    budget = msgspec.convert(read_json(arguments.budget), KvBudget)
-    try:
-        slots = safe_slots(
-            budget,
-            read_json(arguments.threshold),
-            read_json(arguments.termination),
-            arguments.oom_tolerance,
-            arguments.num_requests,
-        )
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    slots = safe_slots(
+        msgspec.convert(read_json(arguments.budget), KvBudget),
+        read_json(arguments.threshold),
+        read_json(arguments.termination),
+        arguments.oom_tolerance,
+        arguments.num_requests,
+    )
     write_json(arguments.output, slots)
     print(f"N* = {slots['n_slots']} slots in {slots['budget']['tokens']} KV tokens")
 

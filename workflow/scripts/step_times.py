@@ -10,7 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from pdswitch.engine.client import Engine
-from pdswitch.engine.job import add_engine_arguments, run_job
+from pdswitch.engine.job import add_engine_arguments, engine_job, run_job
 from pdswitch.engine.protocol import Request, RunCommand
 from pdswitch.files import write_json, write_records
 from pdswitch.model import ModelManifest
@@ -21,6 +21,7 @@ from pdswitch.record import decode_record
 TYPICAL_PROMPT_TOKENS = 256
 
 
+@engine_job
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pdswitch.files import atomic_path, read_json, write_parquet
+from pdswitch.stage import stage
 
 COLUMNS = (
     "model",
@@ -28,6 +29,7 @@ COLUMNS = (
 VERDICT = ("regret", "regret_low", "regret_high", "indifference_set", "n_blocks")
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)

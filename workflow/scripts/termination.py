@@ -11,12 +11,13 @@ import pandas as pd
 
 from pdswitch.degenerate import is_degenerate
 from pdswitch.engine.client import Engine
-from pdswitch.engine.job import add_engine_arguments, run_job
+from pdswitch.engine.job import add_engine_arguments, engine_job, run_job
 from pdswitch.files import write_json, write_parquet
 from pdswitch.measurement import Measurement, dataset_requests, measure, natural_requests
 from pdswitch.policy import Policy
 
 
+@engine_job
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -32,6 +32,7 @@ from pdswitch.figures.style import (
     legend_below,
 )
 from pdswitch.simulation import geometric_lengths, simulate
+from pdswitch.stage import stage
 from pdswitch.theory import (
     HingePrefill,
     LinearDecode,
@@ -584,6 +585,7 @@ def fill(document: str, name: str, lines: Table) -> str:
     return pattern.sub(lambda match: match[1] + text + match[2], document)
 
 
+@stage
 def main() -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)

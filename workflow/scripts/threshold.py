@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pdswitch.files import read_json, write_json
 from pdswitch.kept import add_store_arguments, kept_result
 from pdswitch.profiling.curves import measured_curves, step_times_of
 from pdswitch.profiling.fit import fit_steps
+from pdswitch.stage import stage
 from pdswitch.theory import (
     asymptotic_theta,
     corrected_throughput,
@@ -34,6 +34,7 @@ from pdswitch.theory import (
 TABLE_RANGE = (1e-6, 1.0)
 
 
+@stage
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -52,14 +53,11 @@ def main() -> None:
     kept = kept_result(Path(__file__), arguments, [arguments.output], print)
     if kept.restore():
         return
-    try:
-        result = compute(
-            pd.read_parquet(arguments.steps),
-            read_json(arguments.termination),
-            arguments.options,
-        )
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    result = compute(
+        pd.read_parquet(arguments.steps),
+        read_json(arguments.termination),
+        arguments.options,
+    )
     write_json(arguments.output, result)
     kept.keep()
     print(

@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 
 from pdswitch.engine.client import Engine
-from pdswitch.engine.job import add_engine_arguments, run_job
+from pdswitch.engine.job import add_engine_arguments, engine_job, run_job
 from pdswitch.measurement import RUN_FILES, add_request_arguments, measure, requests_of
 from pdswitch.policy import Policy
 
 
+@engine_job
 def main() -> None:
     """Run the job."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -11,9 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pdswitch.files import read_json
+from pdswitch.stage import stage
 from pdswitch.wording import headline, verdict_rows
 
 
+@stage
 def main() -> None:
     """Print it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -25,10 +26,7 @@ def main() -> None:
         help="the workflow's output folder, with summary.csv",
     )
     folder = parser.parse_args().results
-    try:
-        files = result_files(folder)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    files = result_files(folder)
     console = Console(highlight=False)
     for file in files:
         print_verdict(console, file)

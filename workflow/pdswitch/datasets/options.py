@@ -1,15 +1,33 @@
 """What can be said of each dataset in the config. Imports pydantic only."""
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from pdswitch.complaints import complaint, expected, kinds, question, shown
 
 
 class Strict(BaseModel):
-    """Unknown keys are errors."""
+    """Unknown keys are errors, and true is no number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, values: Any) -> Any:
+        for name, field in cls.model_fields.items() if isinstance(values, dict) else ():
+            if isinstance(values.get(name), bool) and bool not in kinds(field.annotation):
+                may_be = expected(field.annotation, field.metadata)
+                raise ValueError(f"{name} is {shown(values[name])}; use {may_be}")
+        return values
 
 
 class DatasetOptions(Strict):
@@ -254,8 +272,8 @@ def option_class(kind: str) -> type[DatasetOptions]:
     """
     if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(
-            f"dataset kind {kind} is not known; use one of {', '.join(sorted(KINDS))}, "
-            "as the dataset's name or as its `kind`"
+            f"dataset kind {kind} is not known; {question(kind, KINDS)}"
+            f"use one of {', '.join(sorted(KINDS))}, as the dataset's name or as its `kind`"
         )
     return KINDS[kind]
 
@@ -282,18 +300,16 @@ def dataset_options(name: str, options: dict[str, Any]) -> DatasetOptions:
     return option_class(kind).model_validate(options | {"kind": kind})
 
 
-def option_errors(name: str, error: ValidationError) -> str:
-    """Return what is wrong with a dataset's options as one sentence."""
-    parts = []
-    for problem in error.errors():
-        key = ".".join(["datasets", name, *map(str, problem["loc"])])
-        if problem["type"] == "extra_forbidden":
-            parts.append(f"{key} is not a known option; see docs/datasets.md for those that are")
-        elif problem["type"] == "value_error":
-            parts.append(f"{key}: {problem['msg'].removeprefix('Value error, ')}")
-        else:
-            parts.append(f"{key} is {problem['input']!r}: {problem['msg'].lower()}")
-    return "; ".join(parts)
+def option_errors(name: str, error: ValidationError, also: Iterable[str] = ()) -> str:
+    """Return what is wrong with a dataset's options as one sentence.
+
+    Args:
+        name: of the dataset.
+        error: of its options, whose kind is known.
+        also: further keys that may stand there.
+    """
+    model = next(kind for kind in KINDS.values() if kind.__name__ == error.title)
+    return complaint(model, error, f"datasets.{name}", "docs/dataset_options.md", also)
 
 
 def options_manual() -> str:

@@ -61,6 +61,10 @@ class EngineGoneError(EngineError):
     """The engine died, or does not answer."""
 
 
+class EngineStartError(EngineGoneError):
+    """The engine did not get ready, which it will not do the next time either."""
+
+
 class Engine:
     """A connection to the engine of one device. Made by `open_engine`."""
 
@@ -409,10 +413,13 @@ def _await_ready(
             if connection is not None:
                 return connection
             if not alive:
-                raise EngineGoneError(f"the engine died. {_tail(note.log)}")
+                tail = _tail(note.log)
+                # It says itself why it ends; one that is killed says nothing.
+                kind = EngineStartError if "Traceback" in tail else EngineGoneError
+                raise kind(f"the engine died. {tail}")
             _refuse_orphan(owner)
             time.sleep(POLL_S)
-    raise EngineGoneError(
+    raise EngineStartError(
         f"the engine was not ready in time; raise engine.start_timeout_s if it needs longer. "
         f"{_tail(note.log)}"
     )

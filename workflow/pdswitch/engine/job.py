@@ -1,6 +1,7 @@
 """What every job on the engine shares: its arguments, the store, and the engine they ask for."""
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -11,13 +12,21 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
-from pdswitch.engine.client import RUN_TIMEOUT_S, Engine, EngineError, open_engine
+from pdswitch.engine.client import (
+    RUN_TIMEOUT_S,
+    Engine,
+    EngineError,
+    EngineGoneError,
+    EngineStartError,
+    open_engine,
+)
 from pdswitch.engine.compliance import departures
 from pdswitch.engine.configure import EngineOptions, make_spec
 from pdswitch.engine.identity import identity
 from pdswitch.engine.spec import EngineSpec
 from pdswitch.kept import add_store_arguments, has_store, kept_result
 from pdswitch.model import ModelManifest
+from pdswitch.stage import stage
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,32 +61,54 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     add_store_arguments(parser)
 
 
+def engine_job(main: Callable[[], None]) -> Callable[[], None]:
+    """Wrap the main function of a script that measures, like `stage`.
+
+    Where the engine dies at work, the job is done once more with a new one. Other errors would
+    come again, and end it.
+    """
+
+    @stage
+    @functools.wraps(main)
+    def run() -> None:
+        try:
+            try:
+                main()
+            except EngineStartError:
+                raise
+            except EngineGoneError as error:
+                _say(f"{error}\nonce more, with a new engine")
+                main()
+        except (EngineError, ModuleNotFoundError) as error:
+            sys.exit(f"error: {error}")
+
+    return run
+
+
 def run_job(
     script: str, arguments: argparse.Namespace, outputs: list[Path], serve: Callable[[Engine], None]
 ) -> None:
     """Put a stage's outputs back if they were kept, or measure and keep them.
-
-    Errors end the job in a sentence, those of writing the outputs included.
 
     Args:
         script: the stage's `__file__`.
         arguments: its command line.
         outputs: the files it writes; the last one says that the result is whole.
         serve: measures on an open engine and writes the outputs.
+
+    Raises:
+        EngineError: if the engine cannot be started, or is not what was asked for.
     """
-    try:
-        model = msgspec.json.decode(arguments.model.read_bytes(), type=ModelManifest)
-        spec = make_spec(arguments.engine, model)
-        measured_on = identity(spec) if has_store(arguments) else None
-        if has_store(arguments) and measured_on is None:
-            _say("nothing is kept or put back: nvidia-smi does not say which GPUs there are")
-            arguments.store = None
-        kept = kept_result(Path(script), arguments, outputs, _say, measured_on=measured_on)
-        # Another workflow may have measured the same while this job waited for the device.
-        if not kept.restore() and _measured(arguments, spec, serve, lambda: not kept.restore()):
-            kept.keep()
-    except (EngineError, ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    model = msgspec.json.decode(arguments.model.read_bytes(), type=ModelManifest)
+    spec = make_spec(arguments.engine, model)
+    measured_on = identity(spec) if has_store(arguments) else None
+    if has_store(arguments) and measured_on is None:
+        _say("nothing is kept or put back: nvidia-smi does not say which GPUs there are")
+        arguments.store = None
+    kept = kept_result(Path(script), arguments, outputs, _say, measured_on=measured_on)
+    # Another workflow may have measured the same while this job waited for the device.
+    if not kept.restore() and _measured(arguments, spec, serve, lambda: not kept.restore()):
+        kept.keep()
 
 
 def _measured(

@@ -28,6 +28,7 @@ ENGINE_SOURCES = (
     "engine/worker.py",
     "engine/hardware.py",
     "engine/self_check.py",
+    "two_modes.py",
     "engine/vllm_engine.py",
     "engine/host.py",
     "files.py",

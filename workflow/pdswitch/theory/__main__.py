@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pdswitch.stage import stage
 from pdswitch.theory.asymptote import asymptotic_theta, fixed_cost_ratio
 from pdswitch.theory.closed_form import first_argmax, optimal_threshold, predicted_throughput
 from pdswitch.theory.exact import exact_throughput
@@ -104,6 +105,7 @@ def _range_ends(found: dict[str, Any]) -> list[tuple[float | None, str]]:
     return list(zip(found["p_range_of_k_star"], ("0", "1"), strict=True))
 
 
+@stage
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m pdswitch.theory", description=__doc__)
