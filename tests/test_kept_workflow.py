@@ -169,7 +169,7 @@ def test_a_second_workflow_waits_for_the_first_and_each_loads_its_engine_once(
         (tmp_path / name).mkdir()
         config = CONFIG | {"model": str(tiny_model), "engine": ENGINE | {"seed": number}}
         checkouts.append(make_checkout(root, tmp_path / name, config, environment))
-        command = ["snakemake", "--cores", "2", "--configfile", CONFIG_FILE, "thresholds"]
+        command = ["snakemake", "thresholds", "--cores", "2", "--configfile", CONFIG_FILE]
         with (tmp_path / name / "output.txt").open("w") as output:
             processes.append(
                 subprocess.Popen(
@@ -181,8 +181,12 @@ def test_a_second_workflow_waits_for_the_first_and_each_loads_its_engine_once(
                 )
             )
     said = []
-    for checkout, process in zip(checkouts, processes, strict=True):
-        code = process.wait(600)
+    try:
+        codes = [process.wait(600) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for checkout, code in zip(checkouts, codes, strict=True):
         said.append((checkout.folder / "output.txt").read_text())
         assert code == 0, said[-1][-3000:]
         assert len(list((checkout.folder / "logs/engine").iterdir())) == 1

@@ -127,16 +127,3 @@ def test_engine_killed_in_mid_run_is_retried_and_the_log_says_why(finished):
     assert process.returncode == 0, output[-4000:]
     assert log.is_dir()
     assert finished.planned() == {}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--config", "batch_sizee=4"], "batch_sizee is not a known key; see docs/config.md"),
-        (["--config", "batch_size=0"], "batch_size is 0"),
-    ],
-)
-def test_a_wrong_config_stops_before_any_job(finished, arguments, sentence):
-    output = finished.snakemake("-n", *arguments, expect=1)
-    assert sentence in output
-    assert "Traceback" not in output
