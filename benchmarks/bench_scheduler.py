@@ -102,9 +102,7 @@ def table(folder: Path, n_slots: int, rounds: int) -> None:
     }
     blocks = n_slots * 40
     schedulers = {
-        name: make_scheduler(
-            kind, folder, n_slots, blocks=blocks, additional={"pdswitch": {"trusted": True}}
-        )
+        name: make_scheduler(kind, folder, n_slots, blocks=blocks)
         for name, (kind, _) in variants.items()
     }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}

@@ -35,7 +35,6 @@ def scheduler(tmp_path):
 
 
 def make(folder, n_slots=N_SLOTS, **options):
-    options = {"additional": {"pdswitch": {"trusted": True}}} | options
     return make_scheduler(SwitchingScheduler, folder, n_slots, **options)
 
 

@@ -23,6 +23,8 @@ from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
 BLOCK_TOKENS = 16
+# Orders may say anything, as on the workflow's own engine.
+TRUSTING = {"pdswitch": {"trusted": True}}
 MODEL = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -55,7 +57,7 @@ def make_scheduler(
         n_slots: requests that run at once.
         blocks: KV blocks of `BLOCK_TOKENS` tokens.
         step_tokens: token budget of a step.
-        additional: vLLM's ``additional_config``.
+        additional: vLLM's ``additional_config``; by default that of the workflow's own engine.
     """
     (folder / "config.json").write_text(json.dumps(MODEL))
     config = EngineArgs(
@@ -67,7 +69,7 @@ def make_scheduler(
         enable_prefix_caching=False,
         block_size=BLOCK_TOKENS,
         enforce_eager=True,
-        additional_config=additional or {},
+        additional_config=TRUSTING if additional is None else additional,
     ).create_engine_config()
     config.cache_config.num_gpu_blocks = blocks
     spec = FullAttentionSpec(

@@ -2,14 +2,12 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
 
 from pdswitch.config import parse_config
 from pdswitch.slots import KvBudget, KvGroup, MemoryOptions, kv_budget, safe_slots
@@ -97,6 +95,8 @@ def test_memory_that_the_engine_would_find_gives_the_engine_s_blocks():
 def test_sizes_that_do_not_fit_are_a_sentence():
     with pytest.raises(ValueError, match=r"takes 1 of 0.45 GB on each device and leaves no KV"):
         kv_budget(options(gpu_memory_gb=0.5), ENGINE)
+    with pytest.raises(ValueError, match="set model_memory_gb, or leave gpu_memory_gb out"):
+        kv_budget(options(gpu_memory_gb=4.0), engine(weight_bytes=None))
     with pytest.raises(ValueError, match="keeps no KV cache"):
         kv_budget(options(), engine(kv_groups=[]))
     with pytest.raises(ValueError, match="set num_requests to at least"):
@@ -233,6 +233,7 @@ KV_GROUPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(groups=KV_GROUPS, blocks=st.integers(2, 3000))
 def test_any_layout_gives_slots_that_fit_or_a_sentence(groups, blocks):
     # Every request holds at least a block of each group.
@@ -276,11 +277,9 @@ def test_the_sweep_has_as_many_slots_as_the_memory_holds(finished_workflow, tmp_
     results = json.loads((cell / "demo_results.json").read_text())
     assert results["n_slots"] == n_slots == results["memory"]["n_slots"]
     assert str(n_slots) in results["throughput_by_k"]
-    # What vLLM laid out is what the model has: float32 weights, 16 blocks and its own.
     memory = results["environment"]["memory"]
     assert memory["kv_block_bytes"] == 128 * 2048
-    weights = load_file(Path(copy.config()["model"]) / "model.safetensors")
-    assert memory["weight_bytes"] == sum(weight.nbytes for weight in weights.values())
+    assert memory["weight_bytes"] is None
     measured = results["memory"]["measured"]
     assert measured["cycles"] > 0
     tolerated = found["oom_tolerance"]

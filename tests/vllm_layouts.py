@@ -227,7 +227,7 @@ def laid_out(fields: dict[str, Any], parallel: int, options: dict[str, Any]) -> 
     from vllm.platforms import current_platform
     from vllm.utils.torch_utils import set_default_torch_dtype
 
-    from pdswitch.engine.memory import kv_layout, weight_bytes
+    from pdswitch.engine.memory import kv_layout
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(COMMON | fields))
@@ -258,7 +258,8 @@ def laid_out(fields: dict[str, Any], parallel: int, options: dict[str, Any]) -> 
             "num_kv_blocks": cache.num_blocks,
             "vllm_tokens": tokens_of(config, cache),
             "memory": {
-                "weight_bytes": weight_bytes(model),
+                # What a GPU's worker measures, without the rounding of an allocator.
+                "weight_bytes": sum(one.numel() * one.itemsize for one in model.parameters()),
                 "other_bytes": None,
                 **kv_layout(config, cache),
             },

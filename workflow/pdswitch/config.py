@@ -206,7 +206,7 @@ class ModelSettings(Strict):
         None,
         gt=0,
         description="Memory that is no KV cache, over all devices, for N* with gpu_memory_gb. "
-        "Default: what the engine says of weights, activations and graphs.",
+        "Default: what vLLM measures of weights, activations and graphs; needed on a CPU.",
     )
     kv_cache_bytes: int | None = Field(
         None,

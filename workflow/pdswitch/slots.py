@@ -103,7 +103,8 @@ def kv_budget(options: MemoryOptions, engine: dict[str, Any]) -> KvBudget:
             its weights on a device.
 
     Raises:
-        ValueError: if the model keeps no KV cache, or the weights leave no room.
+        ValueError: if the model keeps no KV cache, the weights leave no room, or their size is not
+            known.
     """
     memory = engine["memory"]
     groups = msgspec.convert(memory["kv_groups"], list[KvGroup])
@@ -119,9 +120,15 @@ def kv_budget(options: MemoryOptions, engine: dict[str, Any]) -> KvBudget:
         )
     if options.gpu_memory_gb is None:
         return KvBudget(engine["num_kv_blocks"], block_bytes, groups, "engine")
-    taken = memory["weight_bytes"] + (memory["other_bytes"] or 0)
     if options.model_memory_gb is not None:
         taken = options.model_memory_gb * GB / options.tensor_parallel_size
+    elif memory["weight_bytes"] is not None:
+        taken = memory["weight_bytes"] + (memory["other_bytes"] or 0)
+    else:
+        raise ValueError(
+            "vLLM measures the size of the weights on GPUs only; set model_memory_gb, or leave "
+            "gpu_memory_gb out to take the KV memory that the engine has"
+        )
     given = options.gpu_memory_gb * GB * options.gpu_memory_utilization
     blocks = int((given - taken) // block_bytes)
     if blocks < 2:  # vLLM keeps one

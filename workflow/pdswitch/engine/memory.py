@@ -9,7 +9,6 @@ limit; the state of a Mamba or linear-attention layer is one block, however long
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch.nn import Module
     from vllm.config import VllmConfig
     from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheSpec
 
@@ -59,21 +58,22 @@ def _group(config: "VllmConfig", spec: "KVCacheSpec", layers: int) -> dict[str, 
     }
 
 
-def weight_bytes(model: "Module") -> int:
-    """Return the bytes of a model's parameters on this device, those that are shared once."""
-    return sum(parameter.numel() * parameter.itemsize for parameter in model.parameters())
-
-
-def other_bytes(worker: Any) -> int | None:
-    """Return what vLLM found to be needed beside weights and KV cache; None if it did not look.
-
-    That is activations, CUDA graphs and the runtime.
+def model_bytes(worker: Any) -> dict[str, int | None]:
+    """Return what a worker's device holds beside KV cache, as vLLM has measured it.
 
     Args:
-        worker: vLLM's, of a GPU; others reserve nothing.
+        worker: vLLM's. One on a CPU measures nothing: it packs weights so that none can be counted.
+
+    Returns:
+        `weight_bytes`, and `other_bytes` of activations, CUDA graphs and the runtime; None for what
+        vLLM did not measure.
     """
+    weights = getattr(worker.model_runner, "model_memory_usage", None)
+    if weights is None:
+        return {"weight_bytes": None, "other_bytes": None}
     requested = getattr(worker, "requested_memory", None)
     free = getattr(worker, "available_kv_cache_memory_bytes", None)
-    if requested is None or free is None:
-        return None
-    return max(0, int(requested - free) - weight_bytes(worker.get_model()))
+    other = None
+    if requested is not None and free is not None:
+        other = max(0, int(requested - free - weights))
+    return {"weight_bytes": int(weights), "other_bytes": other}

@@ -67,7 +67,7 @@ class VllmEngine:
         self._workers = self._engine.collective_rpc("worker_facts")
         memories = self._engine.collective_rpc("memory_facts")
         # The one with the largest share of the weights leaves the least for KV cache.
-        self._memory = max(memories, key=lambda memory: memory["weight_bytes"])
+        self._memory = max(memories, key=lambda memory: memory["weight_bytes"] or 0)
         if spec.threads is not None and asked_of_workers(spec)["cores"] is None:
             # vLLM binds each thread by itself: the cores of one say nothing of the worker's.
             self._workers = [worker | {"cores": None} for worker in self._workers]

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from pdswitch.compatibility import EarlyRefusal
-from pdswitch.engine.memory import kv_layout, other_bytes, weight_bytes
+from pdswitch.engine.memory import kv_layout, model_bytes
 
 
 class WorkerFacts(EarlyRefusal):
@@ -21,13 +21,8 @@ class WorkerFacts(EarlyRefusal):
         }
 
     def memory_facts(self: Any) -> dict[str, Any]:
-        """Return `weight_bytes` and `other_bytes` of this device, and `kv_layout`."""
-        cache = self.model_runner.kv_cache_config
-        return {
-            "weight_bytes": weight_bytes(self.get_model()),
-            "other_bytes": other_bytes(self),
-            **kv_layout(self.vllm_config, cache),
-        }
+        """Return `model_bytes` and `kv_layout` of this device."""
+        return model_bytes(self) | kv_layout(self.vllm_config, self.model_runner.kv_cache_config)
 
 
 EXTENSION = f"{WorkerFacts.__module__}.{WorkerFacts.__qualname__}"
