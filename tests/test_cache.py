@@ -108,7 +108,7 @@ def test_a_conversion_is_found_again(checkout):
         (["--cache", "throughput"], "only conversion, prompts can be shared"),
         (["--cache", "prompts", "--config", "model=a/b"], "set engine.revision to a commit"),
         (
-            ["--cache", "prompts", "--config", "dataset=alpaca", "datasets=[alpaca]"],
+            ["--cache", "prompts", "--config", "datasets=[alpaca]"],
             "set datasets.alpaca.revision to a commit",
         ),
     ],
