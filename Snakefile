@@ -66,7 +66,7 @@ onstart:
     from pdswitch.kept import use_results
 
     forced()
-    use_results(Path(CONFIG.store_dir), Path(RESULTS))
+    use_results(Path(STORE), Path(RESULTS))
 
 
 onerror:

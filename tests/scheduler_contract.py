@@ -371,3 +371,32 @@ def test_a_hold_ends_though_a_stranger_arrives_all_the_time(behind, tmp_path):
         time.sleep(0.005)
         assert time.monotonic() - begun < 20
     loop.serve()
+
+
+def test_a_chain_of_orders_holds_nobody_for_good(behind, tmp_path):
+    limits = {"allow_orders": True, "longest_hold_s": 0.2}
+    scheduler = make(tmp_path, additional={"pdswitch": limits})
+    bystander = make_request("bystander", 20, 5)
+    loop, begun = Loop(scheduler, behind), time.monotonic()
+    for i in count():
+        order = {"policy": {"kind": "mixed"}, "requests": 3, "patience_s": 60 + i}
+        scheduler.add_request(make_request(f"ordered{i}", 20, 5, order))
+        if i == 0:
+            scheduler.add_request(bystander)
+        loop.step()
+        if bystander.num_output_tokens:
+            break
+        time.sleep(0.02)
+        assert time.monotonic() - begun < 20
+
+
+def test_a_policy_that_all_clients_ask_for_leaves_nothing_behind(behind, tmp_path):
+    scheduler = make(tmp_path, additional={"pdswitch": {"allow_orders": True}})
+    loop = Loop(scheduler, behind)
+    for i in range(60):
+        scheduler.add_request(make_request(f"r{i}", 20, 5, {"policy": fixed(2)}))
+        loop.step()
+    run = scheduler._run
+    assert len(run.orderers) == len(run._arrival) == len(scheduler.requests) < 60
+    loop.serve()
+    assert scheduler._run is None

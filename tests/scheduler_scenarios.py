@@ -187,6 +187,7 @@ def order_during_a_recorded_run(server: Server) -> Any:
     server.step(5)
     for i in range(4):
         server.add(f"b{i}", 6, order=server.order("disturbing", 4) if i == 0 else None)
+    server.add("too_late", 6, order=server.order("undisturbed", 6))
     return server.serve()
 
 

@@ -570,3 +570,13 @@ def test_the_files_a_dataset_depends_on(tmp_path):
     assert input_files(options) == [str(tmp_path / "data/train-00000-of-00001.parquet")]
     assert input_files(dataset_options("alpaca", {})) == []
     assert input_files(dataset_options("demo", {})) == []
+
+
+def test_a_system_message_may_be_empty(tmp_path):
+    chat = [{"role": "system", "content": ""}, {"role": "user", "content": "Why?"}]
+    silent = [{"role": "system", "content": "S"}, {"role": "user", "content": ""}]
+    file = tmp_path / "chats.jsonl"
+    file.write_text("".join(json.dumps({"prompt": one}) + "\n" for one in (chat, silent)))
+    samples, skipped = found("mine", kind="custom", custom_prompts=str(file))
+    assert [sample.prompt for sample in samples] == [chat]
+    assert skipped == {"empty text": 1}

@@ -6,7 +6,7 @@ import pytest
 from pdswitch.engine import gpus
 from pdswitch.engine.client import log_name
 from pdswitch.engine.device import JOB_VARIABLES, runtime_root
-from pdswitch.engine.gpus import Gpu, devices_of, kinds_of, list_gpus
+from pdswitch.engine.gpus import Gpu, device_names, kinds_of, list_gpus
 from pdswitch.engine.spec import EngineSpec
 
 
@@ -76,8 +76,8 @@ def spec_on(visible: str, count: int = 1) -> EngineSpec:
 )
 def test_an_engine_takes_the_first_visible_devices(monkeypatch, visible, count, devices):
     monkeypatch.setattr(gpus, "list_gpus", list)
-    assert devices_of(spec_on(visible, count)) == devices
-    assert devices_of(msgspec.structs.replace(spec_on(visible, count), device="cpu")) == ["cpu"]
+    assert device_names(spec_on(visible, count)) == devices
+    assert device_names(msgspec.structs.replace(spec_on(visible, count), device="cpu")) == ["cpu"]
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,13 @@ def test_an_engine_takes_the_first_visible_devices(monkeypatch, visible, count, 
         ("GPU-aa11", "gpu-0", "NVIDIA H200"),
         ("GPU-bb", "gpu-1", "NVIDIA A100-SXM4-80GB"),
         ("MIG-dd44", "gpu-MIG-dd44", "NVIDIA A100-SXM4-80GB MIG 2g.20gb"),
+        ("MIG-dd", "gpu-MIG-dd44", "NVIDIA A100-SXM4-80GB MIG 2g.20gb"),
         ("GPU-ee55", "gpu-GPU-ee55", None),
         ("7", "gpu-7", None),
     ],
 )
 def test_a_gpu_is_the_same_by_number_and_by_uuid(two_gpus, visible, device, kind):
-    assert devices_of(spec_on(visible)) == [device]
+    assert device_names(spec_on(visible)) == [device]
     assert kinds_of(spec_on(visible)) == [kind]
 
 

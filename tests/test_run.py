@@ -108,6 +108,27 @@ def test_a_hold_ends_however_many_arrive():
     assert run.begin(20.0)
 
 
+def test_what_a_request_with_an_order_may_not_do_to_a_run():
+    order, other = RunOrder(Policy(), 2, "a"), RunOrder(Policy(), 3)
+    run = Run(order, n_slots=8)
+    run.request_arrived("a", 0.0)
+    assert run.excludes(order) == ""
+    assert "waits for its first step" in run.excludes(other)
+    run.request_arrived("b", 0.0)
+    assert run.begin(1.0)
+    assert "would spoil the record" in run.excludes(other)
+    assert "has all its requests" in run.excludes(order)
+    unrecorded = Run(RunOrder(Policy()), n_slots=8)
+    unrecorded.request_arrived("a", 0.0)
+    assert unrecorded.begin(1.0)
+    assert unrecorded.excludes(RunOrder(Policy())) == unrecorded.excludes(other) == ""
+
+
+def test_a_path_that_names_no_file_ends_no_engine(caplog):
+    Run(RunOrder(Policy(), record_path="/"), n_slots=8).write()
+    assert "the record of a run was not written" in caplog.text
+
+
 def test_a_run_s_threshold_must_fit():
     with pytest.raises(ValueError, match="threshold 9 exceeds the 8 slots"):
         Run(RunOrder(Policy(kind="fixed", threshold=9)), n_slots=8)

@@ -112,13 +112,16 @@ def test_a_run_ordered_while_another_is_served_takes_over(played):
 def test_an_order_does_not_spoil_the_record_of_another_client(played):
     outputs = played["order_during_a_recorded_run"]
     assert outputs.pop("b0")[0]["reason"] == "error"
+    assert outputs.pop("too_late")[0]["reason"] == "error"
     assert lengths(outputs) == {f"a{i}": [20] for i in range(6)} | {
         f"b{i}": [6] for i in range(1, 4)
     }
     record = played.record("undisturbed")
     assert [row.output_tokens for row in record.requests] == [20] * 6
     assert not played.wrote("disturbing")
-    assert "order again when it has ended" in (played.folder / "log").read_text()
+    log = (played.folder / "log").read_text()
+    assert "would spoil the record of the run in progress; order again later" in log
+    assert "the run has all its requests; order again later" in log
 
 
 def test_a_run_among_other_people_s_requests_is_its_own_and_stops_nobody(played):

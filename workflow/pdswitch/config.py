@@ -22,12 +22,14 @@ from pdswitch.datasets.options import (
 )
 from pdswitch.model import model_slug
 from pdswitch.online import EstimatorName
+from pdswitch.policy import LARGEST_COUNT, LARGEST_WINDOW
 
 
 class ConfigError(ValueError):
     """The config is wrong; the message names the key and the remedy."""
 
 
+LONGEST_S = 1e8  # three years; the system's clocks take no time without end
 Lengths = Literal["replay", "natural", "dataset"]
 Grid = (
     Literal["reference", "coarse", "all"]
@@ -75,11 +77,15 @@ class DatasetSettings(Strict):
     online_p_window: int = Field(
         64,
         ge=1,
+        le=LARGEST_WINDOW,
         description="Completions that `window` and `completions_per_token` look back on; the "
         "latter in whole update intervals.",
     )
     kstar_update_interval: int = Field(
-        32, ge=1, description="Completed requests between two updates of the online k*."
+        32,
+        ge=1,
+        le=LARGEST_COUNT,
+        description="Completed requests between two updates of the online k*.",
     )
     k_grid: Grid = Field(
         "reference",
@@ -179,14 +185,15 @@ class EngineSettings(Strict):
         "(docs/engine.md). Thread numbers reach it from here only.",
     )
     idle_timeout_s: float = Field(
-        600, gt=0, description="An engine without work leaves after this time."
+        600, gt=0, le=LONGEST_S, description="An engine without work leaves after this time."
     )
     start_timeout_s: float = Field(
-        1800, gt=0, description="An engine that is not ready by then is given up."
+        1800, gt=0, le=LONGEST_S, description="An engine that is not ready by then is given up."
     )
     run_timeout_s: float = Field(
         86400,
         gt=0,
+        le=LONGEST_S,
         description="A run that takes longer fails; the engine drops it and serves the next.",
     )
 

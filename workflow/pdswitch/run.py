@@ -233,6 +233,20 @@ class Run:
         """Whether its record has more steps than it may."""
         return len(self._steps) > self._max_steps
 
+    def excludes(self, order: RunOrder) -> str:
+        """Return why a request with this order can neither join nor end the run; empty if it can.
+
+        An order that replaced a run before its first step would hold everybody's requests anew.
+        """
+        if order != self.order:
+            if self.start is None:
+                return "another run waits for its first step"
+            if self.recorded:
+                return "another order would spoil the record of the run in progress"
+        elif self.recorded and self.arrived >= order.requests:
+            return "the run has all its requests"
+        return ""
+
     def begin(self, now: float) -> bool:
         """Begin with this moment of the monotonic clock, if the time has come; say whether."""
         if not self.complete:
@@ -278,6 +292,9 @@ class Run:
         name = request.request_id
         self.ended += 1
         if not self.recorded:
+            # Without a record a run may go on for months, as its policy's clients come and go.
+            del self._arrival[name]
+            self.orderers.discard(name)
             return
         self._requests.append(
             RequestRow(
@@ -336,5 +353,5 @@ class Run:
         record = RunRecord(self._steps, self._requests, self.controller.history)
         try:
             record.write(Path(self.order.record_path))
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter for a path that names no file
             logger.error("the record of a run was not written: %s", error)

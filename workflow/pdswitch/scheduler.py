@@ -156,6 +156,9 @@ class SwitchingScheduler(AsyncScheduler):
             most: where to stop counting.
         """
         manager = self.kv_cache_manager
+        if manager.enable_caching:
+            # What a prompt shares with others is known only when vLLM admits it.
+            return most
         left = manager.block_pool.get_num_free_blocks() - manager.watermark_blocks
         fitting = 0
         for request in self.waiting:
@@ -255,12 +258,9 @@ class SwitchingScheduler(AsyncScheduler):
         ordered = isinstance(extra, dict) and ORDER_KEY in extra
         if ordered:
             order = read_order(extra[ORDER_KEY], self._options)
+            if self._run is not None and (reason := self._run.excludes(order)):
+                raise ValueError(f"{reason}; order again later")
             if self._run is None or self._run.order != order:
-                if self._run is not None and self._run.recorded:
-                    raise ValueError(
-                        "a recorded run is in progress, and another order would spoil its record; "
-                        "order again when it has ended"
-                    )
                 self._run = self._new_run(order)
         if getattr(request, "resumable", False) and self._controller.policy.kind != "mixed":
             raise ValueError(
@@ -302,7 +302,9 @@ class SwitchingScheduler(AsyncScheduler):
         return super()._free_request(request, *args, **kwargs)
 
     def _tell(self, controller: Controller, request: "Request", time_s: float) -> None:
-        """Tell a controller of one of its requests that ended."""
+        """Tell an adaptive controller of one of its requests that ended."""
+        if controller.policy.kind != "adaptive":
+            return
         if not self._ended_by_itself(request):
             controller.aborted(request.num_output_tokens)
             return
@@ -330,8 +332,12 @@ class SwitchingScheduler(AsyncScheduler):
         if not (request.sampling_params and request.sampling_params.stop):
             return False
         tokenizer = getattr(self.structured_output_manager, "tokenizer", None)
-        text = IncrementalDetokenizer.from_new_request(tokenizer, request)
-        return text.update(list(request.output_token_ids), False) is not None
+        try:
+            text = IncrementalDetokenizer.from_new_request(tokenizer, request)
+            return text.update(list(request.output_token_ids), False) is not None
+        except Exception:  # of the tokenizer: it costs one observation, and must not end the core
+            logger.exception("the answer of request %s cannot be read", request.request_id)
+            return False
 
     def _preempt_request(self, request: "Request", *args: Any, **kwargs: Any) -> None:
         name = request.request_id

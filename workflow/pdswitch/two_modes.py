@@ -20,7 +20,7 @@ def two_modes(durations_s: Sequence[float]) -> tuple[float, float] | None:
     doi:10.1109/TSMC.1979.4310076). The parts are modes if Ashman's D (Ashman, Bird and Zepf 1994,
     doi:10.1086/117248) is at least `SMALLEST_DISTANCE`, and their ratio `SMALLEST_RATIO`.
     """
-    times = sorted(durations_s)
+    times = sorted(duration for duration in durations_s if duration > 0)
     logs, count = [math.log(time) for time in times], len(times)
     fewest = max(1, math.ceil(SMALLEST_MODE * count))
     cuts = range(fewest, count - fewest + 1)

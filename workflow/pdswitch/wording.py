@@ -223,7 +223,7 @@ def _several_devices(results: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "devices",
             f"in {'block' if len(blocks) == 1 else 'blocks'} {names} not all k ran on one device; "
-            "delete the runs of those blocks to measure them again",
+            "measure the run.json files of those blocks again with --forcerun",
         )
     ]
 

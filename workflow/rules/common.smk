@@ -28,6 +28,7 @@ from pdswitch.engine.processes import start_time
 from pdswitch.grid import k_grid
 from pdswitch.model import WHEEL_PREFIX, model_files, model_slug
 from pdswitch.output import refuse_unusable
+from pdswitch.paths import local_path
 from pdswitch.sources import stage_sources
 from pdswitch.terminal import print_anything
 
@@ -44,14 +45,19 @@ except ValueError as error:
     # Snakemake would put the place in this file below the sentence.
     sys.exit(f"error: config: {error}")
 
-RESULTS = CONFIG.output_dir.rstrip("/")
-if RESULTS.startswith("~/"):
-    RESULTS = os.path.expanduser(RESULTS)
-elif RESULTS.startswith("~"):  # a name, which libraries would take for a user's home
-    RESULTS = os.path.abspath(RESULTS)
 
+def folder_of(name):
+    """The path of a folder that is written: `~/` is the home folder, another `~` a name."""
+    if name.startswith("~/"):
+        return os.path.expanduser(name)
+    # Libraries would take it for a user's home.
+    return os.path.abspath(name) if name.startswith("~") else name
+
+
+RESULTS = folder_of(CONFIG.output_dir.rstrip("/"))
+STORE = folder_of(CONFIG.store_dir)
 # As part of a command that Snakemake formats.
-STORE = shlex.quote(CONFIG.store_dir).replace("{", "{{").replace("}", "}}")
+QUOTED_STORE = shlex.quote(STORE).replace("{", "{{").replace("}", "}}")
 
 # When the workflow began, and what it was told to run again: its jobs on a cluster, which are
 # processes of their own, must know both. See pdswitch.kept.
@@ -75,7 +81,7 @@ shell.prefix(
     f" PDSWITCH_IDLE_TIMEOUT_S={CONFIG.engine.idle_timeout_s}"
     f" PDSWITCH_START_TIMEOUT_S={CONFIG.engine.start_timeout_s}"
     f" PDSWITCH_RUN_TIMEOUT_S={CONFIG.engine.run_timeout_s}"
-    f" PDSWITCH_STORE={STORE} PDSWITCH_STORE_GB={CONFIG.store_gb}; "
+    f" PDSWITCH_STORE={QUOTED_STORE} PDSWITCH_STORE_GB={CONFIG.store_gb}; "
 )
 
 # By the name they have in paths, in the order they are measured.
@@ -139,7 +145,7 @@ def refuse_stale_results(asked):
         )
     for slug, name in MODELS.items():
         revision = settings_of_model(slug).engine.revision
-        local = name.startswith(WHEEL_PREFIX) or os.path.isdir(os.path.expanduser(name))
+        local = name.startswith(WHEEL_PREFIX) or local_path(name) is not None
         if not local and revision is None:
             raise WorkflowError(
                 f"--cache: {name} may change on the hub; set engine.revision to a commit"

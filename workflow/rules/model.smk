@@ -43,7 +43,8 @@ rule model:
     params:
         model=lambda wildcards: MODELS[wildcards.model],
         source=lambda wildcards, input: (
-            input.checkpoint or os.path.expanduser(MODELS[wildcards.model])
+            input.checkpoint
+            or str(local_path(MODELS[wildcards.model]) or MODELS[wildcards.model])
         ),
         revision=lambda wildcards: revision_argument(wildcards.model),
         load_format=lambda wildcards: settings_of_model(

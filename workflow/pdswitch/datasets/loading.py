@@ -125,8 +125,12 @@ def _checked(outcome: Outcome) -> Outcome:
     if isinstance(prompt, str):
         texts.append(prompt)
     else:
-        # A message that calls tools may say nothing.
-        texts += [message["content"] for message in prompt if "tool_calls" not in message]
+        # A message that calls tools may say nothing, and many a system message does.
+        texts += [
+            message["content"]
+            for message in prompt
+            if message["content"] or (message["role"] != "system" and "tool_calls" not in message)
+        ]
     if outcome.reference_output is not None:
         texts.append(outcome.reference_output)
     for text in texts:

@@ -16,9 +16,9 @@ from pdswitch.complaints import complaint, expected, kinds, question, shown
 
 
 class Strict(BaseModel):
-    """Unknown keys are errors, and true is no number."""
+    """Unknown keys are errors, and neither true nor infinity is a number."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

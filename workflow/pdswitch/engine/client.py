@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from pdswitch.engine.claims import claim
 from pdswitch.engine.device import DeviceDirectory, EngineNote, Holder, read_note, write_note
 from pdswitch.engine.environment import engine_environment
-from pdswitch.engine.gpus import devices_of
+from pdswitch.engine.gpus import device_names
 from pdswitch.engine.processes import HOST_MODULE, end_engine, start_time
 from pdswitch.engine.protocol import (
     SAY_PREFIX,
@@ -184,7 +184,7 @@ def open_engine(
     # Before any waiting: a workflow that ends meanwhile is nobody's ancestor any more.
     owner = workflow_process()
     _refuse_orphan(owner)
-    directories = [DeviceDirectory(device, root) for device in devices_of(spec)]
+    directories = [DeviceDirectory(device, root) for device in device_names(spec)]
     with _hold(directories, owner, say):
         if not still_wanted():
             yield None

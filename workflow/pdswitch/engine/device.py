@@ -57,7 +57,7 @@ class DeviceDirectory:
     """The files of one device. An engine on several has its socket in the folder of the first.
 
     Args:
-        label: one of `pdswitch.engine.gpus.devices_of`.
+        label: one of `pdswitch.engine.gpus.device_names`.
         root: None for the user's runtime folder, or PDSWITCH_RUNTIME_DIR where it is set.
 
     Raises:

@@ -48,7 +48,7 @@ def list_gpus() -> list[Gpu]:
     return found
 
 
-def devices_of(spec: EngineSpec) -> list[str]:
+def device_names(spec: EngineSpec) -> list[str]:
     """Return the names of the devices that an engine takes, sorted, as parts of file names.
 
     A GPU has one name, whether its number or its UUID makes it visible.
@@ -69,7 +69,9 @@ def _one_name(device: str) -> str:
     if device.isdecimal():
         return str(int(device))
     gpu = _find(device, list_gpus())
-    return device if gpu is None or gpu.number is None else str(gpu.number)
+    if gpu is None:
+        return device
+    return gpu.uuid if gpu.number is None else str(gpu.number)
 
 
 def _find(device: str, gpus: list[Gpu]) -> Gpu | None:

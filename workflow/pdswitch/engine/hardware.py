@@ -24,6 +24,7 @@ THROTTLE_REASONS = {
     0x100: "display_clock_setting",
 }
 MILLI = 1e-3
+DRIVER_TIMEOUT_S = 60.0
 NANO = 1e-9
 
 
@@ -141,7 +142,13 @@ def usable_gpus(visible_devices: str) -> int | None:
     command = shutil.which("nvidia-smi")
     if command is None:
         return None
-    listed = subprocess.run([command, "-L"], capture_output=True, text=True, check=False).stdout
+    try:
+        answer = subprocess.run(
+            [command, "-L"], capture_output=True, text=True, check=False, timeout=DRIVER_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    listed = answer.stdout
     # "GPU 0: NVIDIA H100 (UUID: GPU-…)"; below it its parts, "  MIG 1g.10gb Device 0: (UUID: …)".
     indices = re.findall(r"^GPU (\d+):", listed, re.MULTILINE)
     ids = re.findall(r"\(UUID: ([^)]+)\)", listed)
