@@ -129,7 +129,8 @@ def _checked(outcome: Outcome) -> Outcome:
         texts += [
             message["content"]
             for message in prompt
-            if message["content"] or (message["role"] != "system" and "tool_calls" not in message)
+            if message.get("content")
+            or (message["role"] != "system" and "tool_calls" not in message)
         ]
     if outcome.reference_output is not None:
         texts.append(outcome.reference_output)
