@@ -24,9 +24,9 @@ def why_it_stopped():
             "to go on, run the same command again."
         )
     jobs_by_error = {}
-    for job in sorted(workflow.scheduler.failed, key=str):
-        for error, name in errors_of(job):
-            jobs_by_error.setdefault(error, []).append(name)
+    found = [pair for job in workflow.scheduler.failed for pair in errors_of(job)]
+    for error, name in sorted(found, key=lambda pair: pair[1]):
+        jobs_by_error.setdefault(error, []).append(name)
     return "\n".join(
         f"\n{', '.join(names)}:\n{error}" for error, names in jobs_by_error.items()
     )
