@@ -1,8 +1,5 @@
 """Refills that KV memory cuts short are counted, and no other refill is."""
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pandas as pd
@@ -10,6 +7,7 @@ import pytest
 
 from pdswitch.metrics import cut_short_refills, out_of_memory_cycles, refill_sizes
 from pdswitch.validity import rejections
+from separate_pytest import check_separately
 from synthetic_runs import records_of, workload
 
 COLUMNS = ("refill_cause", "admitted", "running", "waiting", "prefill_tokens", "preempted")
@@ -90,14 +88,4 @@ def test_the_gate_names_refills_cut_short_and_tolerates_them_where_memory_is_mea
 
 @pytest.mark.slow
 def test_the_real_scheduler_leaves_records_that_show_it(root):
-    # In a process without numba, as test_scheduler_contract.py does it.
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/cut_short_refills.py"],
-        cwd=root,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
-    assert " passed" in done.stdout
+    check_separately(root, "tests/cut_short_refills.py")

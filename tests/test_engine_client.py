@@ -82,19 +82,11 @@ def test_an_engine_that_dies_at_once_is_said_with_its_log_and_leaves_no_trace(tm
     assert fails(tmp_path).startswith("the engine died")
 
 
-def test_a_log_on_a_full_disk_is_said(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root can mount a small disk")
-    try:
-        with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
-            while True:
-                file.write(b"x" * 4096)
-        assert " on a full disk:" in fails(tmp_path, log_folder=disk / "logs")
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+def test_a_log_on_a_full_disk_is_said(tmp_path, small_disk):
+    with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    assert " on a full disk:" in fails(tmp_path, log_folder=small_disk / "logs")
 
 
 def test_a_served_client_gets_its_runs(served, tmp_path):
