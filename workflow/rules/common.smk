@@ -64,6 +64,7 @@ QUOTED_STORE = shlex.quote(STORE).replace("{", "{{").replace("}", "}}")
 if workflow.is_main_process:
     os.environ["PDSWITCH_WORKFLOW_BEGAN"] = str(time.time())
     os.environ["PDSWITCH_FORCED"] = "[]"
+WORKFLOW_BEGAN = float(os.environ["PDSWITCH_WORKFLOW_BEGAN"])
 
 
 envvars:

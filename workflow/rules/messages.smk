@@ -3,12 +3,9 @@
 #          are printed when it exits.
 
 import atexit
-import time
 from pathlib import Path
 
 from pdswitch.joblog import last_words
-
-STARTED = time.time()
 
 
 def say_at_exit(sentence):
@@ -42,7 +39,7 @@ def errors_of(failed):
     found = [
         (error, f"{name} ({log})")
         for name, log in members
-        if (error := last_words(Path(log), since=STARTED)) is not None
+        if (error := last_words(Path(log), since=WORKFLOW_BEGAN)) is not None
     ]
     if found:
         return found
