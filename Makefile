@@ -34,11 +34,11 @@ test-slurm: setup ## the tests on a Slurm of one node, installed and started for
 	tests/slurm/run.sh $(ARGS)
 
 faults: setup    ## fifty rounds of SIGKILL at random moments over a whole small workflow, twenty of mistakes
-	PDSWITCH_FAULT_ROUNDS=50 pytest -m slow tests/test_faults.py
-	PDSWITCH_MISTAKE_ROUNDS=20 pytest -m slow tests/test_kept_workflow.py
+	PDSWITCH_FAULT_ROUNDS=50 pytest -m slow tests/workflow/test_faults.py
+	PDSWITCH_MISTAKE_ROUNDS=20 pytest -m slow tests/workflow/test_store.py
 
 contract: setup  ## the scheduler on every supported vLLM, each in a folder thrown away; writes docs
-	. envs/registry.sh && python tests/contract.py 0.26.0 0.30.0 0.32.0
+	. envs/registry.sh && python tests/support/contract.py 0.26.0 0.30.0 0.32.0
 
 lint: setup      ## style, formatting, types, Snakemake's own checks, generated files
 	ruff check --quiet .

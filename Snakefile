@@ -63,7 +63,7 @@ rule figures:
 
 
 onstart:
-    from pdswitch.kept import use_results
+    from pdswitch.stages.store import use_results
 
     forced()
     use_results(Path(STORE), Path(RESULTS))

@@ -35,7 +35,7 @@ from pdswitch.engine.configure import EngineOptions, make_spec
 from pdswitch.engine.protocol import Request, RunCommand
 from pdswitch.files import atomic_path
 from pdswitch.model import ModelManifest
-from pdswitch.policy import Policy
+from pdswitch.plugin.policy import Policy
 from pdswitch.record import decode_record
 
 # What Snakemake sets for every job; a clean shell has none of them.

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import numpy as np
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 
-from pdswitch.scheduler import SwitchingScheduler
+from pdswitch.plugin.scheduler import SwitchingScheduler
 from scheduler_harness import Loop, make_request, make_scheduler
 
 MEAN_TOKENS = 64

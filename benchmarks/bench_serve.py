@@ -31,9 +31,9 @@ import msgspec
 import numpy as np
 import openai
 
-from pdswitch.policy import Policy
+from pdswitch.plugin.policy import Policy
+from pdswitch.plugin.run import RunOrder
 from pdswitch.record import decode_record
-from pdswitch.run import RunOrder
 
 WORKFLOW = str(Path(__file__).resolve().parents[1] / "workflow")
 START_TIMEOUT_S = 400

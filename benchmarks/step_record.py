@@ -19,16 +19,16 @@ import numpy as np
 import pandas as pd
 
 from pdswitch.engine.configure import EngineOptions, make_spec
+from pdswitch.engine.device_clock import EXTENSION
 from pdswitch.engine.protocol import Request, RunCommand
 from pdswitch.engine.vllm_engine import VllmEngine
 from pdswitch.figures import step_record
 from pdswitch.figures.save import save_figure
 from pdswitch.files import write_json, write_parquet
 from pdswitch.model import ModelManifest
-from pdswitch.policy import Policy
+from pdswitch.plugin.policy import Policy
 from pdswitch.profiling.agreement import agreement, join_device_clock
 from pdswitch.profiling.design import plan
-from pdswitch.profiling.device_clock import EXTENSION
 from pdswitch.profiling.fit import fit_steps
 from pdswitch.record import decode_record
 

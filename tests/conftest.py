@@ -92,7 +92,7 @@ def finished_workflow(tmp_path_factory, root, tiny_model, command_environment) -
     }
     (folder / "trace").mkdir()
     traced = command_environment | {
-        "PYTHONPATH": str(root / "tests/tracer"),
+        "PYTHONPATH": str(root / "tests/support/tracer"),
         "PDSWITCH_TRACE": str(folder / "trace"),
     }
     checkout = make_checkout(root, folder, config, traced)

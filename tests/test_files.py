@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pdswitch.files import NoRoomError, atomic_path, read_json, write_json, write_parquet
-from pdswitch.record import RunRecord
+from pdswitch.record import Record
 
 LIMITED = """
 import resource, signal, sys
@@ -123,7 +123,7 @@ def test_a_run_s_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         path.touch()
         raise OSError(28, "No space left on device")
 
-    record = RunRecord([], [], [])
+    record = Record([], [], [])
     record.write(tmp_path / "whole")
     monkeypatch.setattr(Path, "write_bytes", no_room)
     with pytest.raises(OSError, match="No space"):

@@ -21,8 +21,8 @@ from pdswitch.datasets.options import (
     option_errors,
 )
 from pdswitch.model import model_slug
-from pdswitch.online import EstimatorName
-from pdswitch.policy import LARGEST_COUNT, LARGEST_WINDOW
+from pdswitch.plugin.online_estimators import EstimatorName
+from pdswitch.plugin.policy import LARGEST_COUNT, LARGEST_WINDOW
 
 
 class ConfigError(ValueError):

@@ -25,12 +25,12 @@ from pdswitch.config import ENGINE_KEEPING, parse_config
 from pdswitch.datasets.options import dataset_options, loader_module
 from pdswitch.datasets.source import input_files
 from pdswitch.engine.processes import start_time
-from pdswitch.grid import k_grid
+from pdswitch.analysis.grid import k_grid
 from pdswitch.model import WHEEL_PREFIX, model_files, model_slug
-from pdswitch.output import refuse_unusable
+from pdswitch.stages.output_folder import refuse_unusable
 from pdswitch.paths import local_path
-from pdswitch.sources import stage_sources
-from pdswitch.terminal import print_anything
+from pdswitch.stages.sources import stage_sources
+from pdswitch.stages.terminal import print_anything
 
 print_anything()
 
@@ -60,7 +60,7 @@ STORE = folder_of(CONFIG.store_dir)
 QUOTED_STORE = shlex.quote(STORE).replace("{", "{{").replace("}", "}}")
 
 # When the workflow began, and what it was told to run again: its jobs on a cluster, which are
-# processes of their own, must know both. See pdswitch.kept.
+# processes of their own, must know both. See pdswitch.stages.store.
 if workflow.is_main_process:
     os.environ["PDSWITCH_WORKFLOW_BEGAN"] = str(time.time())
     os.environ["PDSWITCH_FORCED"] = "[]"
@@ -281,7 +281,7 @@ def again(rule):
 
     def argument(wildcards, output):
         if forced() == "everything" or not {rule, *output}.isdisjoint(forced()):
-            return f"--kept-since {os.environ['PDSWITCH_WORKFLOW_BEGAN']}"
+            return f"--stored-since {os.environ['PDSWITCH_WORKFLOW_BEGAN']}"
         return ""
 
     return argument

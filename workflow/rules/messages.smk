@@ -5,7 +5,7 @@
 import atexit
 from pathlib import Path
 
-from pdswitch.joblog import last_words
+from pdswitch.stages.job_log import last_words
 
 
 def say_at_exit(sentence):

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdswitch.files import read_json, write_json, write_parquet
-from pdswitch.results import (
+from pdswitch.analysis.results import (
     dataset_results,
     load_run,
     run_rows,
     timeline,
     truncated_samples,
 )
-from pdswitch.stage import stage
+from pdswitch.files import read_json, write_json, write_parquet
+from pdswitch.report.wording import headline
+from pdswitch.stages.entry import stage
 
 
 @stage
@@ -69,6 +70,7 @@ def main() -> None:
         pd.read_parquet(arguments.online.parent / "kstar_history.parquet"),
         slots,
     )
+    results["verdict"]["sentence"] = headline(results)
     write_parquet(arguments.table, run_rows(arguments.dataset, settings["model"], [*runs, online]))
     write_json(arguments.truncated, truncated_samples(requests, pd.read_parquet(arguments.prompts)))
     star = [run for run in runs if run.label == str(results["k_star"])]

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from pdswitch.model import convert_wheel
-from pdswitch.stage import stage
+from pdswitch.stages.entry import stage
 
 
 @stage

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pdswitch.datasets.overview import draw, overview
+from pdswitch.figures.datasets_overview import draw, overview
 from pdswitch.figures.save import save_figure
 from pdswitch.files import atomic_path, read_json
-from pdswitch.stage import stage
+from pdswitch.stages.entry import stage
 
 COLUMNS = {
     "dataset": "dataset",

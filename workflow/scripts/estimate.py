@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from pdswitch.analysis.termination import summarise_lengths
 from pdswitch.files import write_json
-from pdswitch.stage import stage
-from pdswitch.termination import summarise_lengths
+from pdswitch.stages.entry import stage
 
 
 @stage

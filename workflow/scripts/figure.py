@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from pdswitch.figures.save import save_figure
 from pdswitch.files import read_json
-from pdswitch.stage import stage
+from pdswitch.stages.entry import stage
 
 Draw = Callable[..., Figure]
 

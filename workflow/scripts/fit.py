@@ -8,8 +8,8 @@ import pandas as pd
 from pdswitch.files import write_json
 from pdswitch.profiling.fit import fit_steps
 from pdswitch.profiling.modes import most_slow_steps
-from pdswitch.stage import stage
-from pdswitch.wording import two_times
+from pdswitch.report.wording import two_times
+from pdswitch.stages.entry import stage
 
 
 @stage

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
+from pdswitch.analysis.kv_slots import MemoryOptions, kv_budget
 from pdswitch.files import read_json, write_json
-from pdswitch.slots import MemoryOptions, kv_budget
-from pdswitch.stage import stage
+from pdswitch.stages.entry import stage
 
 
 @stage

@@ -8,7 +8,7 @@ import msgspec
 from pdswitch.checkpoint import refuse_broken
 from pdswitch.files import write_json
 from pdswitch.model import describe_model
-from pdswitch.stage import stage
+from pdswitch.stages.entry import stage
 
 
 @stage

@@ -8,9 +8,9 @@ import msgspec
 
 from pdswitch.engine.client import Engine
 from pdswitch.engine.job import add_engine_arguments, engine_job, run_job
+from pdswitch.engine.measurement import RUN_FILES, add_request_arguments, measure, requests_of
 from pdswitch.files import read_json, write_parquet
-from pdswitch.measurement import RUN_FILES, add_request_arguments, measure, requests_of
-from pdswitch.policy import Policy
+from pdswitch.plugin.policy import Policy
 
 HISTORY = "kstar_history.parquet"
 

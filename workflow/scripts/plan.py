@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pdswitch.files import read_json, write_json
-from pdswitch.stage import stage
+from pdswitch.stages.entry import stage
 
 
 @stage

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from pdswitch.datasets.options import DatasetOptions, dataset_options, option_errors
 from pdswitch.datasets.sample import DatasetError
-from pdswitch.stage import stage
+from pdswitch.stages.entry import stage
 
 
 @stage

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from pdswitch.files import atomic_path
-from pdswitch.report import load_cell, render
-from pdswitch.stage import stage
+from pdswitch.report.page import load_cell, render
+from pdswitch.stages.entry import stage
 
 
 @stage

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pdswitch.config import json_schema, manual
 from pdswitch.datasets.options import options_manual
-from pdswitch.stage import stage
+from pdswitch.stages.entry import stage
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pdswitch.figures.style import BLACK, BLUE, ORANGE, PURPLE, house_style, legend_below
-from pdswitch.online import EstimatorName
-from pdswitch.policy import Controller, Policy, ThresholdTable
-from pdswitch.stage import stage
+from pdswitch.plugin.online_estimators import EstimatorName
+from pdswitch.plugin.policy import Controller, Policy, ThresholdTable
+from pdswitch.stages.entry import stage
 
 ROOT = Path(__file__).resolve().parents[2]
 BEFORE, AFTER = 64, 512

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
+from pdswitch.analysis.kv_slots import KvBudget, safe_slots
 from pdswitch.files import read_json, write_json
-from pdswitch.slots import KvBudget, safe_slots
-from pdswitch.stage import stage
+from pdswitch.stages.entry import stage
 
 
 @stage

@@ -14,7 +14,7 @@ from pdswitch.engine.job import add_engine_arguments, engine_job, run_job
 from pdswitch.engine.protocol import Request, RunCommand
 from pdswitch.files import write_json, write_records
 from pdswitch.model import ModelManifest
-from pdswitch.policy import Policy
+from pdswitch.plugin.policy import Policy
 from pdswitch.profiling.design import PlannedRun, plan
 from pdswitch.record import decode_record
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pdswitch.files import atomic_path, read_json, write_parquet
-from pdswitch.stage import stage
+from pdswitch.stages.entry import stage
 
 COLUMNS = (
     "model",

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdswitch.degenerate import is_degenerate
+from pdswitch.analysis.degenerate import is_degenerate
 from pdswitch.engine.client import Engine
 from pdswitch.engine.job import add_engine_arguments, engine_job, run_job
+from pdswitch.engine.measurement import Measurement, dataset_requests, measure, natural_requests
 from pdswitch.files import write_json, write_parquet
-from pdswitch.measurement import Measurement, dataset_requests, measure, natural_requests
-from pdswitch.policy import Policy
+from pdswitch.plugin.policy import Policy
 
 
 @engine_job

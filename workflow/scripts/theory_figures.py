@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import digamma
 
-from pdswitch.estimation import ema_inverse_moments, ema_length_moments, window_moments
+from pdswitch.estimation.estimators import ema_inverse_moments, ema_length_moments, window_moments
 from pdswitch.figures.style import (
     BLACK,
     BLUE,
@@ -32,7 +32,7 @@ from pdswitch.figures.style import (
     legend_below,
 )
 from pdswitch.simulation import geometric_lengths, simulate
-from pdswitch.stage import stage
+from pdswitch.stages.entry import stage
 from pdswitch.theory import (
     HingePrefill,
     LinearDecode,

@@ -11,10 +11,10 @@ import pandas as pd
 from scipy.linalg import block_diag
 
 from pdswitch.files import read_json, write_json
-from pdswitch.kept import add_store_arguments, kept_result
 from pdswitch.profiling.curves import measured_curves, step_times_of
 from pdswitch.profiling.fit import fit_steps
-from pdswitch.stage import stage
+from pdswitch.stages.entry import stage
+from pdswitch.stages.store import add_store_arguments, stored_result
 from pdswitch.theory import (
     asymptotic_theta,
     corrected_throughput,
@@ -50,8 +50,8 @@ def main() -> None:
     add_store_arguments(parser)
     arguments = parser.parse_args()
     # The same prediction again was made when it was made first: it stays sealed.
-    kept = kept_result(Path(__file__), arguments, [arguments.output], print)
-    if kept.restore():
+    stored = stored_result(Path(__file__), arguments, [arguments.output], print)
+    if stored.restore():
         return
     result = compute(
         pd.read_parquet(arguments.steps),
@@ -59,7 +59,7 @@ def main() -> None:
         arguments.options,
     )
     write_json(arguments.output, result)
-    kept.keep()
+    stored.save()
     print(
         f"k* = {result['k_star']} of {result['n_slots']} slots "
         f"(95 %: {result['k_star_range'][0]} to {result['k_star_range'][1]}); with measured curves "

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pdswitch.engine.client import Engine
 from pdswitch.engine.job import add_engine_arguments, engine_job, run_job
-from pdswitch.measurement import RUN_FILES, add_request_arguments, measure, requests_of
-from pdswitch.policy import Policy
+from pdswitch.engine.measurement import RUN_FILES, add_request_arguments, measure, requests_of
+from pdswitch.plugin.policy import Policy
 
 
 @engine_job

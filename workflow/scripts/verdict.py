@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pdswitch.files import read_json
-from pdswitch.stage import stage
-from pdswitch.wording import headline, verdict_rows
+from pdswitch.report.wording import headline, verdict_rows
+from pdswitch.stages.entry import stage
 
 
 @stage

@@ -1,1 +1,5 @@
-"""Datasets: one module each, with `samples(options)`; `options` says what each one takes."""
+"""From a source to requests: one module a dataset, and what they share.
+
+It imports estimation, and neither vLLM nor Snakemake. Start with `prompts`, which makes the
+requests; `options` says what each dataset takes, `loading` finds the module of a dataset.
+"""

@@ -24,9 +24,9 @@ from pdswitch.engine.compliance import departures
 from pdswitch.engine.configure import EngineOptions, make_spec
 from pdswitch.engine.identity import identity
 from pdswitch.engine.spec import EngineSpec
-from pdswitch.kept import add_store_arguments, has_store, kept_result
 from pdswitch.model import ModelManifest
-from pdswitch.stage import stage
+from pdswitch.stages.entry import stage
+from pdswitch.stages.store import add_store_arguments, has_store, stored_result
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", type=_json_as(EngineOptions), required=True, help="engine options, as JSON"
     )
-    # How the engine is kept, as opposed to what it is; the workflow sets the variables.
+    # How long the engine is kept, as opposed to what it is; the workflow sets the variables.
     parser.add_argument(
         "--idle-timeout-s",
         type=float,
@@ -88,7 +88,7 @@ def engine_job(main: Callable[[], None]) -> Callable[[], None]:
 def run_job(
     script: str, arguments: argparse.Namespace, outputs: list[Path], serve: Callable[[Engine], None]
 ) -> None:
-    """Put a stage's outputs back if they were kept, or measure and keep them.
+    """Put a stage's outputs back if they were stored, or measure and store them.
 
     Args:
         script: the stage's `__file__`.
@@ -103,12 +103,12 @@ def run_job(
     spec = make_spec(arguments.engine, model)
     measured_on = identity(spec) if has_store(arguments) else None
     if has_store(arguments) and measured_on is None:
-        _say("nothing is kept or put back: nvidia-smi does not say which GPUs there are")
+        _say("nothing is stored or put back: nvidia-smi does not say which GPUs there are")
         arguments.store = None
-    kept = kept_result(Path(script), arguments, outputs, _say, measured_on=measured_on)
+    stored = stored_result(Path(script), arguments, outputs, _say, measured_on=measured_on)
     # Another workflow may have measured the same while this job waited for the device.
-    if not kept.restore() and _measured(arguments, spec, serve, lambda: not kept.restore()):
-        kept.keep()
+    if not stored.restore() and _measured(arguments, spec, serve, lambda: not stored.restore()):
+        stored.save()
 
 
 def _measured(

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from pdswitch.engine.processes import is_alive
-from pdswitch.policy import Policy
+from pdswitch.plugin.policy import Policy
 
 # Of this protocol; counted up when a message changes its meaning.
 VERSION = 3
@@ -35,7 +35,7 @@ class RunCommand(msgspec.Struct, frozen=True, tag="run"):
     """Serve these requests, all queued before the first step, under this policy.
 
     Attributes:
-        policy: see `pdswitch.policy`.
+        policy: see `pdswitch.plugin.policy`.
         requests: in the order of their admission.
         sampling: keyword arguments of vLLM's `SamplingParams` (temperature, top_p, …).
         want_outputs: whether token ids and text come back, or only their number.
@@ -100,7 +100,7 @@ class RunResult(msgspec.Struct, frozen=True, tag="result"):
     """End of a run.
 
     Attributes:
-        record: see `pdswitch.record`.
+        record: see `pdswitch.plugin.record`.
         outputs: one per request, if they were asked for.
         conditions: see `pdswitch.engine.hardware.conditions`; ``before`` and ``after`` the run;
             ``self_check`` before it, see `pdswitch.engine.self_check.judge`.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
 from typing import Any
 
-from pdswitch.two_modes import two_modes
+from pdswitch.profiling.two_modes import two_modes
 
 STEPS = 50
 # The first steps after a pause are slower, until the clocks have risen.

@@ -12,12 +12,12 @@ import msgspec
 
 # Everything the engine process runs of ours: another content means another engine.
 ENGINE_SOURCES = (
-    "policy.py",
-    "online.py",
-    "record.py",
-    "run.py",
-    "compatibility.py",
-    "scheduler.py",
+    "plugin/policy.py",
+    "plugin/online_estimators.py",
+    "plugin/record.py",
+    "plugin/run.py",
+    "plugin/compatibility.py",
+    "plugin/scheduler.py",
     "engine/spec.py",
     "engine/protocol.py",
     "engine/processes.py",
@@ -28,7 +28,7 @@ ENGINE_SOURCES = (
     "engine/worker.py",
     "engine/hardware.py",
     "engine/self_check.py",
-    "two_modes.py",
+    "profiling/two_modes.py",
     "engine/vllm_engine.py",
     "engine/host.py",
     "files.py",

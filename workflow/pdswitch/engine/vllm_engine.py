@@ -27,11 +27,11 @@ from pdswitch.engine.protocol import (
 from pdswitch.engine.self_check import SETTLING_STEPS, STEPS, VALID_COSTS, VALID_S, judge
 from pdswitch.engine.spec import EngineSpec
 from pdswitch.engine.worker import EXTENSION
-from pdswitch.policy import Controller, Policy
-from pdswitch.record import decode_record
-from pdswitch.run import ORDER_KEY
+from pdswitch.plugin.policy import Controller, Policy
+from pdswitch.plugin.record import RunRecord
+from pdswitch.plugin.run import ORDER_KEY
 
-SCHEDULER = "pdswitch.scheduler.SwitchingScheduler"
+SCHEDULER = "pdswitch.plugin.scheduler.SwitchingScheduler"
 PROGRESS_INTERVAL_S = 0.2
 WARMUP_PROMPT_TOKENS = 64
 WARMUP_OUTPUT_TOKENS = 8
@@ -115,7 +115,7 @@ class VllmEngine:
             "seed": self.spec.seed,
             "vllm_options": self.spec.vllm_options,
             "source_digest": self.spec.source_digest,
-            # What it was asked to be, and what its processes are: `pdswitch.validity` compares.
+            # What was asked for, and what its processes are: `analysis.validity` compares them.
             "asked": {
                 "environment": published(self.spec.environment),
                 **asked_of_workers(self.spec),
@@ -163,7 +163,9 @@ class VllmEngine:
         policy = Policy(kind="fixed", threshold=self.spec.n_slots)
         command = RunCommand(policy, equal, {"temperature": 0.0})
         # The client counts the requests of its own run only.
-        record = decode_record(self.run(command, lambda _: report(Progress(0, 0))).record)
+        record = msgspec.msgpack.decode(
+            self.run(command, lambda _: report(Progress(0, 0))).record, type=RunRecord
+        )
         steps = [step.duration_s for step in record.steps if step.decode_requests == size]
         return [duration for duration in steps[SETTLING_STEPS:] if duration > 0]
 
@@ -178,8 +180,8 @@ class VllmEngine:
             ValueError: if vLLM refuses a request (too long, bad sampling options).
             RecordError: if the record did not fit on the disk.
         """
-        # Imported late: pdswitch.scheduler imports vLLM, whose import takes seconds.
-        from pdswitch.scheduler import RunOrder
+        # Imported late: pdswitch.plugin.scheduler imports vLLM, whose import takes seconds.
+        from pdswitch.plugin.scheduler import RunOrder
 
         # Refused here, because an error inside a separate engine core would end it.
         Controller(command.policy, self.spec.n_slots)

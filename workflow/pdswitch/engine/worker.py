@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
-from pdswitch.compatibility import EarlyRefusal
 from pdswitch.engine.memory import kv_layout, model_bytes
+from pdswitch.plugin.compatibility import EarlyRefusal
 
 
 class WorkerFacts(EarlyRefusal):

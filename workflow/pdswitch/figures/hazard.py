@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pdswitch.figures.style import BLUE, GREEN, RED, house_style, legend_below, new_figure, title
-from pdswitch.wording import significant
+from pdswitch.report.wording import significant
 
 
 def draw(dataset: str, termination: dict[str, Any]) -> Figure:

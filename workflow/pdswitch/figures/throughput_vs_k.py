@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pdswitch.analysis.comparison import Floats, mean_interval
 from pdswitch.figures.style import (
     BLACK,
     BLUE,
@@ -21,7 +22,6 @@ from pdswitch.figures.style import (
     title,
     whole_numbers,
 )
-from pdswitch.statistics import Floats, mean_interval
 
 
 class Measured(NamedTuple):
@@ -85,9 +85,9 @@ def measured_throughput(
     """Collect one metric of the sweep, each k that has a counted run.
 
     The interval is of the level that the next blocks would have: mean·exp(±w), see
-    `pdswitch.statistics.mean_interval`. Two or three repeats of one k say little of their scatter,
-    so it is pooled over the contenders, and over the rest, as far as they were measured in the same
-    blocks.
+    `pdswitch.analysis.comparison.mean_interval`. Two or three repeats of one k say little of their
+    scatter, so it is pooled over the contenders, and over the rest, as far as they were measured in
+    the same blocks.
 
     Args:
         by_k: `throughput_by_k` of the results.

@@ -14,8 +14,8 @@ def join_device_clock(steps: pd.DataFrame, device: pd.DataFrame) -> pd.DataFrame
     """Put what the device's clock saw beside each step of one run's record.
 
     Args:
-        steps: step record of the run, columns of `pdswitch.record.Step`.
-        device: columns of `pdswitch.profiling.device_clock.DeviceStep`, in order.
+        steps: step record of the run, columns of `pdswitch.plugin.record.Step`.
+        device: columns of `pdswitch.engine.device_clock.DeviceStep`, in order.
 
     Returns:
         The steps that scheduled tokens, with the device's columns, and besides `kind` (one of

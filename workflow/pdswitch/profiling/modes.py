@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pdswitch.profiling.robust import Floats
-from pdswitch.two_modes import SMALLEST_MODE, two_modes
+from pdswitch.profiling.two_modes import SMALLEST_MODE, two_modes
 
 # Of one size; a profile with two repeats has 14.
 FEWEST_STEPS = 12

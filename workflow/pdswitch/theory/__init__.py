@@ -2,6 +2,8 @@
 
 Times are in seconds, lengths in tokens, throughput in completed requests per second. Arrays "for
 all k" have length N, index k-1. Derivations and domains of validity: docs/theory.md.
+
+It imports numpy, scipy and numba, and no other package of this library. Start with `closed_form`.
 """
 
 from pdswitch.theory.asymptote import asymptotic_theta, fixed_cost_ratio

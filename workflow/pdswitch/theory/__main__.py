@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pdswitch.stage import stage
+from pdswitch.stages.entry import stage
 from pdswitch.theory.asymptote import asymptotic_theta, fixed_cost_ratio
 from pdswitch.theory.closed_form import first_argmax, optimal_threshold, predicted_throughput
 from pdswitch.theory.exact import exact_throughput
