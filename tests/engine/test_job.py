@@ -11,6 +11,7 @@ import pytest
 
 from pdswitch.engine import job
 from pdswitch.engine.client import EngineError, EngineGoneError, EngineStartError
+from pdswitch.errors import InputError
 from pdswitch.files import NoRoomError
 from synthetic_runs import ENGINE as FACTS
 
@@ -89,7 +90,7 @@ def refuse(_):
     [
         (EngineStartError("the engine died. The end of its log"), "error: the engine died. The"),
         (EngineError("the engine refused: no"), "error: the engine refused: no"),
-        (ModuleNotFoundError("vLLM is not installed"), "error: vLLM is not installed"),
+        (InputError("vLLM is not installed"), "error: vLLM is not installed"),
         (
             NoRoomError("results/run.json", "No space left on device"),
             "error: results/run.json could not be written (No space left on device); "

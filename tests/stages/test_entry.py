@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pdswitch.stages.entry import stage
+from pdswitch.stages.job_log import BUG
 from pdswitch.theory import optimal_threshold
 
 COMMAND = "--n-slots 256 --termination-probability 0.0078 --alpha-p 0.0032 --alpha-d 0.0045"
@@ -36,9 +37,23 @@ def test_what_the_library_refuses_is_a_sentence():
         lambda: {}["k"],
     ],
 )
-def test_a_bug_keeps_its_traceback(bug):
-    with pytest.raises((ValueError, LookupError)):
+def test_a_bug_keeps_its_traceback_and_says_where_to_report_it(bug):
+    with pytest.raises((ValueError, LookupError)) as caught:
         stage(bug)()
+    assert caught.value.__notes__ == [BUG]
+
+
+def test_a_bare_value_error_of_ours_is_a_bug():
+    def main() -> None:
+        raise ValueError("no sentence")
+
+    with pytest.raises(ValueError, match="no sentence"):
+        stage(main)()
+
+
+def test_every_error_of_the_library_that_is_raised_for_users_is_a_user_error(root):
+    for module in (root / "workflow").rglob("*.py"):
+        assert "raise ValueError(" not in module.read_text(), module
 
 
 def test_a_file_that_cannot_be_read_is_a_sentence_with_its_path(tmp_path):

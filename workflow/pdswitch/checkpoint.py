@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pdswitch.errors import InputError
 from pdswitch.model import SMALL_FILES, weight_files
 
 # How the text begins that Git stores in the place of a large file.
@@ -23,10 +24,10 @@ def refuse_broken(name: str, folder: Path, load_format: str) -> None:
         load_format: of the engine; with ``dummy`` no weights are needed.
 
     Raises:
-        ValueError: naming the first such file and the remedy.
+        InputError: naming the first such file and the remedy.
     """
     for fault in _faults(folder, load_format):
-        raise ValueError(f"model {name}: {fault}")
+        raise InputError(f"model {name}: {fault}")
 
 
 def _faults(folder: Path, load_format: str) -> Iterator[str]:

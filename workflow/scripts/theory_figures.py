@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import digamma
 
+from pdswitch.errors import InputError
 from pdswitch.estimation.estimators import ema_inverse_moments, ema_length_moments, window_moments
 from pdswitch.figures.style import (
     BLACK,
@@ -576,11 +577,11 @@ def fill(document: str, name: str, lines: Table) -> str:
     """Return the document with the table between its markers replaced.
 
     Raises:
-        ValueError: if the markers are not there exactly once.
+        InputError: if the markers are not there exactly once.
     """
     pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     if len(pattern.findall(document)) != 1:
-        raise ValueError(f"the document needs the markers of table {name} exactly once")
+        raise InputError(f"the document needs the markers of table {name} exactly once")
     text = "".join(f"{line}\n" for line in lines)
     return pattern.sub(lambda match: match[1] + text + match[2], document)
 

@@ -80,7 +80,7 @@ def compute(
         options: see the command line.
 
     Raises:
-        ValueError: if the profile or the estimate of p does not allow a prediction.
+        InputError: if the profile or the estimate of p does not allow a prediction.
     """
     n_slots, p = options["n_slots"], termination["termination_probability"]
     error, prompt = termination["standard_error"], termination["mean_prompt_tokens"]

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from pdswitch.errors import InputError
 from pdswitch.files import read_json
 from pdswitch.report.wording import headline, verdict_rows
 from pdswitch.stages.entry import stage
@@ -37,11 +38,11 @@ def result_files(folder: Path) -> list[Path]:
     """Return the results files that the summary names: older ones may lie beside them.
 
     Raises:
-        ValueError: if there is no summary, or a file that it names is gone.
+        InputError: if there is no summary, or a file that it names is gone.
     """
     summary = folder / "summary.csv"
     if not summary.is_file():
-        raise ValueError(f"{summary} does not exist; run the workflow first: make run")
+        raise InputError(f"{summary} does not exist; run the workflow first: make run")
     with summary.open(newline="", encoding="utf-8") as table:
         files = [
             folder
@@ -53,7 +54,7 @@ def result_files(folder: Path) -> list[Path]:
         ]
     for file in files:
         if not file.is_file():
-            raise ValueError(f"{file} is gone; make it again: make run")
+            raise InputError(f"{file} is gone; make it again: make run")
     return files
 
 

@@ -27,6 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from pdswitch.errors import InputError
+
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
@@ -77,11 +79,11 @@ def compare_with_best(thresholds: list[int], throughput: Floats, seed: int = 0) 
         seed: of the Monte Carlo critical value.
 
     Raises:
-        ValueError: if no block is complete.
+        InputError: if no block is complete.
     """
     complete = ~np.isnan(throughput).any(axis=1)
     if not complete.any():
-        raise ValueError(
+        raise InputError(
             "no block has a valid run of every k, so they cannot be compared; see the rejected runs"
         )
     logs = np.log(throughput[complete])

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 from scipy import stats
 
+from pdswitch.errors import InputError
 from pdswitch.theory import MemorySafeSlots, memory_safe_slots
 from pdswitch.theory.curves import FloatArray
 
@@ -103,13 +104,13 @@ def kv_budget(options: MemoryOptions, engine: dict[str, Any]) -> KvBudget:
             its weights on a device.
 
     Raises:
-        ValueError: if the model keeps no KV cache, the weights leave no room, or their size is not
+        InputError: if the model keeps no KV cache, the weights leave no room, or their size is not
             known.
     """
     memory = engine["memory"]
     groups = msgspec.convert(memory["kv_groups"], list[KvGroup])
     if not groups:
-        raise ValueError(
+        raise InputError(
             "the model keeps no KV cache, so memory does not bound its slots: "
             "leave out optimize_batch_size"
         )
@@ -125,14 +126,14 @@ def kv_budget(options: MemoryOptions, engine: dict[str, Any]) -> KvBudget:
     elif memory["weight_bytes"] is not None:
         taken = memory["weight_bytes"] + (memory["other_bytes"] or 0)
     else:
-        raise ValueError(
+        raise InputError(
             "vLLM measures the size of the weights on GPUs only; set model_memory_gb, or leave "
             "gpu_memory_gb out to take the KV memory that the engine has"
         )
     given = options.gpu_memory_gb * GB * options.gpu_memory_utilization
     blocks = int((given - taken) // block_bytes)
     if blocks < 2:  # vLLM keeps one
-        raise ValueError(
+        raise InputError(
             f"the model takes {taken / GB:.3g} of {given / GB:.3g} GB on each device and leaves no "
             "KV cache; use a larger device, more of them (tensor_parallel_size), or raise "
             "gpu_memory_utilization"
@@ -162,11 +163,11 @@ def safe_slots(
         num_requests: of the sweep that will run with N* slots.
 
     Raises:
-        ValueError: if the budget holds no request, or so many that the sweep would never refill, or
+        InputError: if the budget holds no request, or so many that the sweep would never refill, or
             if no slot needs more memory than another.
     """
     if not budget.blocks_per_token:
-        raise ValueError(
+        raise InputError(
             f"every slot of this model holds {budget.state_blocks} KV blocks, whatever its text; "
             f"{(budget.blocks - 1) // budget.state_blocks} slots fit: set batch_size to at most "
             "that, and leave out optimize_batch_size"
@@ -190,13 +191,13 @@ def safe_slots(
     for need in _slot_needs(budget.groups, _lengths(termination)):
         try:
             found.append((slots("normal", need), slots("published", need)))
-        except ValueError as refusal:  # lengths for which another bound is lower
+        except InputError as refusal:  # lengths for which another bound is lower
             refusals.append(refusal)
     if not found:
         raise refusals[0]
     normal, published = max(found, key=lambda bounds: bounds[0].n_slots)
     if num_requests < FEWEST_FILLS * normal.n_slots:
-        raise ValueError(
+        raise InputError(
             f"{budget.blocks - 1} KV blocks hold {normal.n_slots} slots, too many for a sweep of "
             f"{num_requests} requests: set num_requests to at least "
             f"{FEWEST_FILLS * normal.n_slots}, or give less memory"

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pdswitch.errors import InputError
 from pdswitch.estimation.estimators import (
     Estimate,
     estimate_censored,
@@ -30,14 +31,14 @@ def summarise_lengths(
         smoothing: of the exponential moving averages.
 
     Raises:
-        ValueError: if the estimator cannot work with these lengths.
+        InputError: if the estimator cannot work with these lengths.
     """
     lengths = requests["output_tokens"].to_numpy(np.int64)
     cut = requests["truncated"].to_numpy(bool)
     offline = _estimates(lengths[:n_offline], cut[:n_offline], smoothing)
     chosen = offline[estimator]
     if chosen.termination_probability == 0:
-        raise ValueError(
+        raise InputError(
             f"all {n_offline} answers reached max_output_tokens, so that the estimator {estimator} "
             "has nothing to go by; raise max_output_tokens, or use offline_p_estimator: mean"
         )

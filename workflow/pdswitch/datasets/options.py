@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from pdswitch.complaints import complaint, expected, kinds, question, shown
+from pdswitch.errors import InputError
 
 
 class Strict(BaseModel):
@@ -26,7 +27,7 @@ class Strict(BaseModel):
         for name, field in cls.model_fields.items() if isinstance(values, dict) else ():
             if isinstance(values.get(name), bool) and bool not in kinds(field.annotation):
                 may_be = expected(field.annotation, field.metadata)
-                raise ValueError(f"{name} is {shown(values[name])}; use {may_be}")
+                raise InputError(f"{name} is {shown(values[name])}; use {may_be}")
         return values
 
 
@@ -70,7 +71,7 @@ class SourceOptions(DatasetOptions):
     @model_validator(mode="after")
     def _has_source(self) -> Self:
         if not self.location:
-            raise ValueError(
+            raise InputError(
                 f"{self.location_option} is missing; give a local path or a hub id to read"
             )
         return self
@@ -173,7 +174,7 @@ class TraceOptions(SourceOptions):
     @model_validator(mode="after")
     def _names_both_columns(self) -> Self:
         if (self.input_column is None) != (self.output_column is None):
-            raise ValueError(
+            raise InputError(
                 "input_column and output_column go together; give both, or neither for a trace of "
                 "Azure, BurstGPT or Mooncake"
             )
@@ -202,7 +203,7 @@ class UniformLaw(Strict):
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
         if self.low > self.high:
-            raise ValueError(f"low ({self.low}) is above high ({self.high}); swap them")
+            raise InputError(f"low ({self.low}) is above high ({self.high}); swap them")
         return self
 
 
@@ -268,10 +269,10 @@ def option_class(kind: str) -> type[DatasetOptions]:
     """Return the options of a kind of dataset.
 
     Raises:
-        ValueError: if there is no such kind.
+        InputError: if there is no such kind.
     """
     if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(
+        raise InputError(
             f"dataset kind {kind} is not known; {question(kind, KINDS)}"
             f"use one of {', '.join(sorted(KINDS))}, as the dataset's name or as its `kind`"
         )
@@ -293,7 +294,7 @@ def dataset_options(name: str, options: dict[str, Any]) -> DatasetOptions:
     """Validate the options of a dataset; its kind is its name unless they say otherwise.
 
     Raises:
-        ValueError: if there is no such kind.
+        InputError: if there is no such kind.
         pydantic.ValidationError: a ValueError too; `option_errors` puts it into one sentence.
     """
     kind = options.get("kind", name)

@@ -2,13 +2,15 @@
 
 from typing import Any, NamedTuple
 
+from pdswitch.errors import InputError
+
 Message = dict[str, Any]
 # Lengths are written as int32.
 MOST_TOKENS = 2**31 - 1
 NOT_UNICODE = "text that is not valid Unicode"
 
 
-class DatasetError(ValueError):
+class DatasetError(InputError):
     """A source that cannot be used; the message says what to do."""
 
 

@@ -41,6 +41,7 @@ from pdswitch.engine.protocol import (
     receive,
 )
 from pdswitch.engine.spec import EngineSpec
+from pdswitch.errors import UserError
 
 LOG_TAIL_LINES = 30
 POLL_S = 0.1
@@ -53,7 +54,7 @@ HELLO_TIMEOUT_S = 60.0
 Say = Callable[[str], None]
 
 
-class EngineError(RuntimeError):
+class EngineError(UserError, RuntimeError):
     """The engine did not start, died, or refused a run; the message says why."""
 
 

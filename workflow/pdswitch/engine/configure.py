@@ -16,6 +16,7 @@ from pdswitch.engine.spec import (
     visible_devices,
 )
 from pdswitch.engine.vllm_engine import llm_arguments
+from pdswitch.errors import InputError
 from pdswitch.model import ModelManifest
 
 CPU_BLOCK_SIZE = 128  # vLLM's own on the CPU
@@ -51,14 +52,14 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
     """Resolve all defaults.
 
     Raises:
-        ValueError: if the engine would be asked for a longer context than the model has, or for
+        InputError: if the engine would be asked for a longer context than the model has, or for
             cores or devices that are not there.
     """
     device = detect_device() if options.device == "auto" else options.device
     on_cpu = device == "cpu"
     refuse_fields(options.environment)
     if not on_cpu and os.environ.get(DEVICES) == "":
-        raise ValueError(
+        raise InputError(
             f"{DEVICES} is set and empty, which hides all GPUs; unset it, or set engine.device: cpu"
         )
     if not on_cpu:
@@ -113,7 +114,7 @@ def make_spec(options: EngineOptions, model: ModelManifest) -> EngineSpec:
     )
     ours = llm_arguments(msgspec.structs.replace(spec, vllm_options={}))
     if taken := sorted(ours.keys() & options.vllm_options.keys()):
-        raise ValueError(
+        raise InputError(
             f"engine.vllm_options may not set {', '.join(taken)}: pdswitch does, from keys of its "
             "own; see docs/config.md"
         )
@@ -128,7 +129,7 @@ def refuse_too_few_gpus(options: EngineOptions, usable: int | None) -> None:
         usable: GPUs of this machine, None if that is not known.
 
     Raises:
-        ValueError: with the remedy.
+        InputError: with the remedy.
     """
     if usable is None or options.vllm_options.get("distributed_executor_backend") == "ray":
         return
@@ -138,11 +139,11 @@ def refuse_too_few_gpus(options: EngineOptions, usable: int | None) -> None:
         return
     hidden = f" ({DEVICES} is {visible_devices()})" if visible_devices() else ""
     if usable == 0:
-        raise ValueError(
+        raise InputError(
             f"no GPU can be used on this machine{hidden}; use one that has GPUs, "
             "or set engine.device: cpu"
         )
-    raise ValueError(
+    raise InputError(
         f"tensor_parallel_size is {options.tensor_parallel_size}, which takes {needed} GPUs on "
         f"this machine, but {usable} can be used{hidden}; lower it, or use a machine with more GPUs"
     )
@@ -170,7 +171,7 @@ def resolve_max_model_len(options: EngineOptions, model: ModelManifest) -> int:
     if wanted is None:
         return min(model.context_length, options.max_input_tokens + options.max_output_tokens)
     if wanted > model.context_length:
-        raise ValueError(
+        raise InputError(
             f"engine.max_model_len is {wanted}, but {model.name} has a context of "
             f"{model.context_length} tokens; lower it, or leave it out"
         )

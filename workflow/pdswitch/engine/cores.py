@@ -9,6 +9,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from pdswitch.engine.spec import EngineSpec
+from pdswitch.errors import InputError
 
 BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 THREADS = "OMP_NUM_THREADS"
@@ -28,16 +29,16 @@ def refuse_too_many(threads: int, workers: int) -> None:
     """Refuse a number of cores that this process does not have, or that leaves a worker none.
 
     Raises:
-        ValueError: with the remedy.
+        InputError: with the remedy.
     """
     available = available_cores()
     if threads > available:
-        raise ValueError(
+        raise InputError(
             f"the engine would need {threads} cores, but {available} can be used here; lower "
             "engine.threads, or tensor_parallel_size"
         )
     if threads < workers:
-        raise ValueError(
+        raise InputError(
             f"tensor_parallel_size is {workers}, but engine.threads is {threads}; every worker "
             "needs a core"
         )

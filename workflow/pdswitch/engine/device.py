@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pdswitch.engine.processes import is_alive
+from pdswitch.errors import InputError
 from pdswitch.files import atomic_path
 
 # Slurm, PBS, LSF: where they tell a job its number.
@@ -62,7 +63,7 @@ class DeviceDirectory:
 
     Raises:
         PermissionError: if the folder belongs to somebody else or others may enter it.
-        ValueError: if its path is too long for a socket.
+        InputError: if its path is too long for a socket.
     """
 
     def __init__(self, label: str, root: Path | None = None) -> None:
@@ -75,7 +76,7 @@ class DeviceDirectory:
                 "remove it, or set PDSWITCH_RUNTIME_DIR to a folder of your own"
             )
         if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH:
-            raise ValueError(
+            raise InputError(
                 f"the path {self.socket} is too long for a socket; "
                 "set PDSWITCH_RUNTIME_DIR to a shorter one"
             )

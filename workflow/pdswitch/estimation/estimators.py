@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pdswitch.errors import InputError
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -43,7 +45,7 @@ def estimate_mean(lengths: ArrayLike) -> Estimate:
         lengths: output lengths, tokens.
 
     Raises:
-        ValueError: for no lengths, or a length below 1.
+        InputError: for no lengths, or a length below 1.
     """
     length = _check_lengths(lengths)
     p = 1.0 / float(length.mean())
@@ -67,12 +69,12 @@ def estimate_censored(lengths: ArrayLike, censored: ArrayLike) -> Estimate:
         censored: True where the request was cut at the token limit.
 
     Raises:
-        ValueError: for no lengths, a length below 1, or if every request was cut.
+        InputError: for no lengths, a length below 1, or if every request was cut.
     """
     length, cut = _check_censored(lengths, censored)
     completions = int((~cut).sum())
     if completions == 0:
-        raise ValueError(
+        raise InputError(
             f"all {length.size} requests were cut at the token limit, so that p is unknown; "
             "raise max_output_tokens"
         )
@@ -93,7 +95,7 @@ def estimate_ema_inverse(lengths: ArrayLike, smoothing: float) -> Estimate:
         smoothing: a, weight of the newest observation, in (0, 1].
 
     Raises:
-        ValueError: for no lengths, a length below 1, or a smoothing outside its range.
+        InputError: for no lengths, a length below 1, or a smoothing outside its range.
     """
     length = _check_lengths(lengths)
     p, error = _weighted(1.0 / length, smoothing)
@@ -113,7 +115,7 @@ def estimate_ema_length(lengths: ArrayLike, smoothing: float) -> Estimate:
         smoothing: a, weight of the newest observation, in (0, 1].
 
     Raises:
-        ValueError: for no lengths, a length below 1, or a smoothing outside its range.
+        InputError: for no lengths, a length below 1, or a smoothing outside its range.
     """
     length = _check_lengths(lengths)
     mean, error = _weighted(length.astype(float), smoothing)
@@ -127,7 +129,7 @@ def ema_inverse_moments(termination_probability: float, smoothing: float) -> tup
     weights a(1-a)^i have the sum of squares a/(2-a).
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     p, a = _check_law(termination_probability, smoothing)
     if p == 1.0:
@@ -146,7 +148,7 @@ def ema_length_moments(termination_probability: float, smoothing: float) -> tupl
     Exact for geometric lengths, by `_inverse_moments` with the weights a(1-a)^i.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     p, a = _check_law(termination_probability, smoothing)
     # Weights below 1e-9 of the first no longer move the product.
@@ -165,10 +167,10 @@ def window_moments(termination_probability: float, window: int) -> tuple[float, 
     moving average of the length has the same variance of its mean.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     if window < 1:
-        raise ValueError(f"window must be at least 1, got {window}")
+        raise InputError(f"window must be at least 1, got {window}")
     p, _ = _check_law(termination_probability, 1.0)
     return _inverse_moments(p, np.full(window, 1.0 / window))
 
@@ -231,11 +233,11 @@ def hazard(
         confidence: of each interval.
 
     Raises:
-        ValueError: for no lengths, a length below 1, or arguments outside their range.
+        InputError: for no lengths, a length below 1, or arguments outside their range.
     """
     length, cut = _check_censored(lengths, censored)
     if bins < 1 or not 0.0 < confidence < 1.0:
-        raise ValueError(
+        raise InputError(
             f"bins must be at least 1 and confidence in (0, 1), got {bins}, {confidence}"
         )
     ended = np.sort(length[~cut])
@@ -275,7 +277,7 @@ def geometric_ks_distance(lengths: ArrayLike, censored: ArrayLike | None = None)
         censored: True where the request was cut; None means nowhere.
 
     Raises:
-        ValueError: for no lengths, a length below 1, or if every request was cut.
+        InputError: for no lengths, a length below 1, or if every request was cut.
     """
     length, cut = _check_censored(lengths, censored)
     p = estimate_censored(length, cut).termination_probability
@@ -296,7 +298,7 @@ def kaplan_meier(
     """Return the ages at which requests ended, ascending, and the chance to survive each.
 
     Raises:
-        ValueError: for no lengths, or a length below 1.
+        InputError: for no lengths, or a length below 1.
     """
     length, cut = _check_censored(lengths, censored)
     ages, deaths = np.unique(length[~cut], return_counts=True)
@@ -329,11 +331,11 @@ def _log_expm1_plus(s: FloatArray, p: float) -> FloatArray:
 def _check_lengths(lengths: ArrayLike) -> IntArray:
     values = np.asarray(lengths)
     if values.ndim != 1 or values.size == 0:
-        raise ValueError("lengths must be a list of at least one output length, got none")
+        raise InputError("lengths must be a list of at least one output length, got none")
     if not (
         np.isfinite(values).all() and (values >= 1).all() and (values == np.rint(values)).all()
     ):
-        raise ValueError(
+        raise InputError(
             "every length must be a whole number of at least 1 token; "
             "leave out requests that generated nothing"
         )
@@ -346,7 +348,7 @@ def _check_censored(lengths: ArrayLike, censored: ArrayLike | None) -> tuple[Int
         return length, np.zeros(length.size, dtype=np.bool_)
     cut = np.asarray(censored, dtype=np.bool_)
     if cut.shape != length.shape:
-        raise ValueError(
+        raise InputError(
             f"censored must have one value per length, got {cut.size} for {length.size} lengths"
         )
     return length, cut
@@ -354,13 +356,13 @@ def _check_censored(lengths: ArrayLike, censored: ArrayLike | None) -> tuple[Int
 
 def _check_smoothing(smoothing: float) -> float:
     if not 0.0 < smoothing <= 1.0:
-        raise ValueError(f"smoothing must be in (0, 1], got {smoothing}")
+        raise InputError(f"smoothing must be in (0, 1], got {smoothing}")
     return float(smoothing)
 
 
 def _check_law(termination_probability: float, smoothing: float) -> tuple[float, float]:
     if not 0.0 < termination_probability <= 1.0:
-        raise ValueError(
+        raise InputError(
             f"termination_probability must be in (0, 1], got {termination_probability}"
         )
     return float(termination_probability), _check_smoothing(smoothing)

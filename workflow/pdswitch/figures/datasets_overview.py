@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
+from pdswitch.errors import InputError
 from pdswitch.figures.style import BLACK, BLUE, ORANGE, house_style, new_figure, note, plain
 
 STATISTICS = ("mean", "median", "p95", "max", "cv")
@@ -48,10 +49,10 @@ def draw(lengths: Mapping[str, pd.DataFrame]) -> Figure:
         lengths: by name, frames with prompt_tokens and reference_output_tokens.
 
     Raises:
-        ValueError: if there are no datasets.
+        InputError: if there are no datasets.
     """
     if not lengths:
-        raise ValueError("there are no datasets to draw; give the manifest of at least one")
+        raise InputError("there are no datasets to draw; give the manifest of at least one")
     with house_style():
         figure = new_figure(0.5 + ROW_HEIGHT_IN * len(lengths))
         rows = figure.subplots(len(lengths), 2, squeeze=False, sharex="col")

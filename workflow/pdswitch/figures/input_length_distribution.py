@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pdswitch.errors import InputError
 from pdswitch.figures.lengths import draw_centre, whole_token_bins
 from pdswitch.figures.style import SKY, house_style, legend_below, new_figure, title
 
@@ -18,11 +19,11 @@ def draw(dataset: str, prompt_tokens: NDArray[Any]) -> Figure:
         prompt_tokens: one per request.
 
     Raises:
-        ValueError: if there are none.
+        InputError: if there are none.
     """
     lengths = np.asarray(prompt_tokens)
     if lengths.size == 0:
-        raise ValueError(f"{dataset} has no prompts to draw; give at least one request")
+        raise InputError(f"{dataset} has no prompts to draw; give at least one request")
     with house_style():
         figure = new_figure(2.5)
         axes = figure.subplots()

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pdswitch.errors import InputError
 from pdswitch.figures.lengths import draw_centre, whole_token_bins
 from pdswitch.figures.style import (
     GREEN,
@@ -32,10 +33,10 @@ def draw(dataset: str, requests: pd.DataFrame, termination: dict[str, Any]) -> F
         termination: content of `termination.json`.
 
     Raises:
-        ValueError: if there are no requests.
+        InputError: if there are no requests.
     """
     if requests.empty:
-        raise ValueError(f"{dataset} has no answers to draw; give at least one request")
+        raise InputError(f"{dataset} has no answers to draw; give at least one request")
     lengths = requests["output_tokens"].to_numpy(np.int64)
     cut = requests["truncated"].to_numpy(bool)
     bins = whole_token_bins(int(lengths.max()))

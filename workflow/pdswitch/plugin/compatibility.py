@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pdswitch.errors import InputError
 from pdswitch.plugin.policy import Controller
 from pdswitch.plugin.run import ORDER_KEY, SchedulerOptions
 
@@ -30,7 +31,7 @@ class EarlyRefusal:
         """Create a worker.
 
         Raises:
-            ValueError: as `read_options`.
+            InputError: as `read_options`.
         """
         read_options(vllm_config)
         return super().__new__(cls)
@@ -40,7 +41,7 @@ def read_options(config: "VllmConfig") -> SchedulerOptions:
     """Return what ``additional_config["pdswitch"]`` says.
 
     Raises:
-        ValueError: if it makes no sense, or with vLLM settings under which prefill and decode
+        InputError: if it makes no sense, or with vLLM settings under which prefill and decode
             cannot be kept apart; it names the setting and what to do.
     """
     _refuse_unsupported(config)
@@ -49,14 +50,14 @@ def read_options(config: "VllmConfig") -> SchedulerOptions:
         options = msgspec.convert(settings, type=SchedulerOptions)
         Controller(options.policy, slots_of(config))
     except (msgspec.ValidationError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"--additional-config: {ORDER_KEY}: {error}; see docs/serving.md"
         ) from error
     parallel = config.parallel_config
     # vLLM gives each rank of a dense model a config of its own, which knows its number alone.
     rank = getattr(parallel, "data_parallel_index", 0)
     if options.allow_orders and (parallel.data_parallel_size > 1 or rank > 0):
-        raise ValueError(
+        raise InputError(
             "a run cannot be ordered under data parallelism, because each rank schedules for "
             "itself; remove allow_orders, or serve with data_parallel_size=1"
         )
@@ -89,36 +90,36 @@ def _minor(version: str) -> str:
 
 def _refuse_unsupported(config: "VllmConfig") -> None:
     if config.speculative_config is not None:
-        raise ValueError(
+        raise InputError(
             "SwitchingScheduler cannot keep phases apart under speculative decoding; "
             "remove speculative_config"
         )
     if config.parallel_config.pipeline_parallel_size > 1:
-        raise ValueError(
+        raise InputError(
             "SwitchingScheduler cannot freeze decodes under pipeline parallelism; "
             "set pipeline_parallel_size=1 and use tensor_parallel_size"
         )
     if config.kv_transfer_config is not None:
-        raise ValueError(
+        raise InputError(
             "SwitchingScheduler does not know requests whose KV cache comes from elsewhere; "
             "remove kv_transfer_config"
         )
     if getattr(config, "ec_transfer_config", None) is not None:
-        raise ValueError(
+        raise InputError(
             "SwitchingScheduler does not know requests whose encoder outputs come from elsewhere; "
             "remove ec_transfer_config"
         )
     if config.lora_config is not None:
-        raise ValueError(
+        raise InputError(
             "SwitchingScheduler cannot keep to max_loras while decodes are frozen; "
             "remove enable_lora"
         )
     model = config.model_config
     if model.runner_type != "generate" or getattr(model, "is_diffusion", False):
-        raise ValueError(
+        raise InputError(
             "SwitchingScheduler is for models that generate token by token; remove scheduler_cls"
         )
     if getattr(config.scheduler_config, "prefill_schedule_interval", 1) > 1:
-        raise ValueError(
+        raise InputError(
             "SwitchingScheduler decides itself when to prefill; remove prefill_schedule_interval"
         )

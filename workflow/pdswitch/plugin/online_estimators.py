@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
+from pdswitch.errors import InputError
+
 EstimatorName = Literal["ema_length", "ema_inverse", "window", "completions_per_token"]
 
 
@@ -22,7 +24,7 @@ class OnlineEstimator(ABC):
         """The current estimate of p, per token.
 
         Raises:
-            ValueError: before the first completion, if no initial probability was given.
+            InputError: before the first completion, if no initial probability was given.
         """
 
     @abstractmethod
@@ -181,5 +183,5 @@ def make_estimator(
 
 def _known(value: float | None) -> float:
     if value is None:
-        raise ValueError("p is unknown before the first completion; give initial_probability")
+        raise InputError("p is unknown before the first completion; give initial_probability")
     return value

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from pdswitch.errors import InputError
 from pdswitch.plugin.online_estimators import EstimatorName, make_estimator
 
 # Why a refill began: no request was running, k slots were free, all that waited fitted in, or the
@@ -38,21 +39,21 @@ class ThresholdTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if len(self.thresholds) != len(self.p_edges) + 1:
-            raise ValueError(
+            raise InputError(
                 f"a threshold table needs one threshold more than edges, got "
                 f"{len(self.thresholds)} thresholds for {len(self.p_edges)} edges"
             )
         if len(self.thresholds) > LARGEST_TABLE:
-            raise ValueError(
+            raise InputError(
                 f"a threshold table has at most {LARGEST_TABLE} thresholds, got "
                 f"{len(self.thresholds)}"
             )
         if not all(0 <= edge <= 1 for edge in self.p_edges):
-            raise ValueError("the p_edges of a threshold table must lie in [0, 1]")
+            raise InputError("the p_edges of a threshold table must lie in [0, 1]")
         if any(a >= b for a, b in zip(self.p_edges, self.p_edges[1:], strict=False)):
-            raise ValueError("the p_edges of a threshold table must ascend strictly")
+            raise InputError("the p_edges of a threshold table must ascend strictly")
         if min(self.thresholds) < 1:
-            raise ValueError("the thresholds of a threshold table must be at least 1")
+            raise InputError("the thresholds of a threshold table must be at least 1")
 
     def lookup(self, termination_probability: float) -> int:
         """Return k* at this termination probability."""
@@ -98,23 +99,23 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             ("window", LARGEST_WINDOW),
         ]:
             if not 1 <= getattr(self, name) <= largest:
-                raise ValueError(f"{name} must be from 1 to {largest}, got {getattr(self, name)}")
+                raise InputError(f"{name} must be from 1 to {largest}, got {getattr(self, name)}")
         if not 0 < self.smoothing <= 1:
-            raise ValueError(f"smoothing must be in (0, 1], got {self.smoothing}")
+            raise InputError(f"smoothing must be in (0, 1], got {self.smoothing}")
         if self.max_hold_s is not None and not self.max_hold_s > 0:
-            raise ValueError(
+            raise InputError(
                 f"max_hold_s must be above 0, got {self.max_hold_s}; leave it out for no guard"
             )
         if (
             self.initial_probability is not None
             and not SMALLEST_PROBABILITY <= self.initial_probability <= 1
         ):
-            raise ValueError(
+            raise InputError(
                 f"initial_probability must be from {SMALLEST_PROBABILITY:g} to 1, got "
                 f"{self.initial_probability}"
             )
         if self.kind == "adaptive" and self.table is None:
-            raise ValueError("an adaptive policy needs a table p -> k*; give table, or use fixed")
+            raise InputError("an adaptive policy needs a table p -> k*; give table, or use fixed")
 
     def refill_cause(
         self, threshold: int, free: int, waiting: int, running: int, waited_s: float = 0.0
@@ -160,13 +161,13 @@ class Controller:
             for months and must not.
 
     Raises:
-        ValueError: if the policy's threshold does not fit into N slots.
+        InputError: if the policy's threshold does not fit into N slots.
     """
 
     def __init__(self, policy: Policy, n_slots: int, *, keeps_history: bool = True) -> None:
         largest = max([policy.threshold, *(policy.table.thresholds if policy.table else [])])
         if policy.kind != "mixed" and largest > n_slots:
-            raise ValueError(
+            raise InputError(
                 f"threshold {largest} exceeds the {n_slots} slots of this engine; "
                 f"use a threshold from 1 to {n_slots}"
             )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pdswitch.errors import InputError
 from pdswitch.plugin.policy import LARGEST_COUNT, Controller, Policy
 from pdswitch.plugin.record import RequestRow, RunRecord, Step
 
@@ -46,11 +47,11 @@ class RunOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if not 1 <= self.requests <= LARGEST_COUNT:
-            raise ValueError(f"requests must be from 1 to {LARGEST_COUNT}, got {self.requests}")
+            raise InputError(f"requests must be from 1 to {LARGEST_COUNT}, got {self.requests}")
         if not 0 <= self.patience_s < math.inf:
-            raise ValueError(f"patience_s must be 0 or more and finite, got {self.patience_s}")
+            raise InputError(f"patience_s must be 0 or more and finite, got {self.patience_s}")
         if self.record_path is not None and not _is_path(self.record_path):
-            raise ValueError(f"record_path is no path: {self.record_path!r:.80}")
+            raise InputError(f"record_path is no path: {self.record_path!r:.80}")
 
 
 class SchedulerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,11 +77,11 @@ class SchedulerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_requests <= LARGEST_COUNT:
-            raise ValueError(
+            raise InputError(
                 f"max_requests must be from 1 to {LARGEST_COUNT}, got {self.max_requests}"
             )
         if not 0 < self.longest_hold_s < math.inf:
-            raise ValueError(
+            raise InputError(
                 f"longest_hold_s must be above 0 and finite, got {self.longest_hold_s}"
             )
 
@@ -94,22 +95,22 @@ def read_order(value: Any, options: SchedulerOptions) -> RunOrder:
         options: what the engine was started with.
 
     Raises:
-        ValueError: if it is no order, or one that may not be given.
+        InputError: if it is no order, or one that may not be given.
     """
     if not (options.trusted or options.allow_orders):
-        raise ValueError(
+        raise InputError(
             "this server takes no orders; the request is served without "
             f"extra_args[{ORDER_KEY!r}], or on a server started with allow_orders"
         )
     if isinstance(value, str) and len(value) > LONGEST_ORDER and not options.trusted:
-        raise ValueError(f"an order has at most {LONGEST_ORDER} characters, got {len(value)}")
+        raise InputError(f"an order has at most {LONGEST_ORDER} characters, got {len(value)}")
     try:
         if isinstance(value, str):
             order = msgspec.json.decode(value, type=RunOrder)
         else:
             order = msgspec.convert(value, type=RunOrder)
     except Exception as error:  # whatever a stranger thinks of ends the request, not the engine
-        raise ValueError(
+        raise InputError(
             f"extra_args[{ORDER_KEY!r}] is no order of a run: {error!s:.300}"
         ) from error
     return order if options.trusted else _within_limits(order, options)
@@ -119,10 +120,10 @@ def _within_limits(order: RunOrder, options: SchedulerOptions) -> RunOrder:
     """Return a client's order, its record in the server's folder.
 
     Raises:
-        ValueError: if it asks for more than clients may.
+        InputError: if it asks for more than clients may.
     """
     if order.requests > options.max_requests:
-        raise ValueError(
+        raise InputError(
             f"a run has at most {options.max_requests} requests on this server (max_requests), "
             f"got {order.requests}"
         )
@@ -130,7 +131,7 @@ def _within_limits(order: RunOrder, options: SchedulerOptions) -> RunOrder:
     if name is None:
         return order
     if options.record_folder is None or not RECORD_NAME.fullmatch(name):
-        raise ValueError(
+        raise InputError(
             "record_path is the name of a file, of at most 200 letters, digits, dots, dashes and "
             "underscores, in the folder that the server's --additional-config names under "
             f"{ORDER_KEY!r}, record_folder; got {name!r:.80}"
@@ -180,7 +181,7 @@ class Run:
         max_steps: steps that its record may have.
 
     Raises:
-        ValueError: if the policy does not fit into the slots.
+        InputError: if the policy does not fit into the slots.
     """
 
     def __init__(

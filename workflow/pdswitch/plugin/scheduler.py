@@ -27,6 +27,7 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.request import RequestStatus
 
+from pdswitch.errors import InputError
 from pdswitch.plugin.compatibility import read_options, slots_of, warn_of_untried_version
 from pdswitch.plugin.policy import Controller
 from pdswitch.plugin.run import (
@@ -55,14 +56,14 @@ class SwitchingScheduler(AsyncScheduler):
     ``additional_config["pdswitch"]`` (`SchedulerOptions`), or ``mixed``.
 
     Raises:
-        ValueError: at start, for a vLLM configuration under which phases cannot be kept apart.
+        InputError: at start, for a vLLM configuration under which phases cannot be kept apart.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._options = options = read_options(self.vllm_config)
         if options.record_folder is not None and not Path(options.record_folder).is_dir():
-            raise ValueError(
+            raise InputError(
                 f"--additional-config: {ORDER_KEY}: record_folder {options.record_folder!r} is no "
                 "folder; make it, or leave it out"
             )
@@ -259,11 +260,11 @@ class SwitchingScheduler(AsyncScheduler):
         if ordered:
             order = read_order(extra[ORDER_KEY], self._options)
             if self._run is not None and (reason := self._run.excludes(order)):
-                raise ValueError(f"{reason}; order again later")
+                raise InputError(f"{reason}; order again later")
             if self._run is None or self._run.order != order:
                 self._run = self._new_run(order)
         if getattr(request, "resumable", False) and self._controller.policy.kind != "mixed":
-            raise ValueError(
+            raise InputError(
                 "vLLM prefills the later input of a streaming session beside decodes; "
                 "send it under the policy mixed"
             )

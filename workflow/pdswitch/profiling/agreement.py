@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pdswitch.errors import InputError
 from pdswitch.profiling.attribution import charge_refills
 
 KINDS = ("refill", "decode before a refill", "decode after a refill", "decode", "mixed")
@@ -24,13 +25,13 @@ def join_device_clock(steps: pd.DataFrame, device: pd.DataFrame) -> pd.DataFrame
         device waited for the host).
 
     Raises:
-        ValueError: if the two did not see the same steps.
+        InputError: if the two did not see the same steps.
     """
     tokens = steps["prefill_tokens"] + steps["decode_requests"]
     charged = charge_refills(steps)["duration_s"]
     joined = steps.assign(charged_s=charged)[tokens > 0].reset_index(drop=True)
     if tokens[tokens > 0].tolist() != device["tokens"].tolist():
-        raise ValueError("the device's clock and the step record did not see the same steps")
+        raise InputError("the device's clock and the step record did not see the same steps")
     joined = pd.concat([joined, device.drop(columns="tokens")], axis=1)
     before = device["end_s"].shift(1)
     joined["device_s"] = device["end_s"] - before.fillna(device["begin_s"])

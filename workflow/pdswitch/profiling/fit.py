@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, least_squares
 
+from pdswitch.errors import InputError
 from pdswitch.profiling.modes import decode_modes
 from pdswitch.profiling.robust import MAD_TO_SIGMA, Floats, LinearFit, fit_linear, goodness
 
@@ -28,13 +29,13 @@ def fit_steps(
             that refills visit; None for all. With fewer than 3 samples inside, all are used.
 
     Raises:
-        ValueError: if the profile has no step of a kind.
+        InputError: if the profile has no step of a kind.
     """
     prefill, decode = prefill_steps(steps), decode_steps(steps)
     options = {"prefill": "num_prefill_samples", "decode": "num_decode_repeats"}
     for name, part in (("prefill", prefill), ("decode", decode)):
         if part.empty:
-            raise ValueError(f"the profile has no {name} step; raise {options[name]}")
+            raise InputError(f"the profile has no {name} step; raise {options[name]}")
     return {
         "n_slots": n_slots,
         "prefill": fit_prefill(

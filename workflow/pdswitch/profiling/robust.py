@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pdswitch.errors import InputError
+
 Floats = NDArray[np.float64]
 
 HUBER_K = 1.345  # 95 % efficiency under normal errors
@@ -44,11 +46,11 @@ def fit_linear(
             None for all independent.
 
     Raises:
-        ValueError: if there are fewer points than coefficients.
+        InputError: if there are fewer points than coefficients.
     """
     n, m = design.shape
     if n < m:
-        raise ValueError(
+        raise InputError(
             f"{m} coefficients cannot be fitted to {n} points; raise num_prefill_samples and "
             "num_decode_repeats"
         )

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from pdswitch.analysis.devices import device_name
+from pdswitch.errors import InputError
 from pdswitch.files import read_json
 from pdswitch.report import wording
 from pdswitch.report.captions import CAPTIONS
@@ -83,14 +84,14 @@ def load_cell(path: Path) -> Cell:
     """Read a results file with the figures beside it and the manifests above it.
 
     Raises:
-        ValueError: if a figure is missing.
+        InputError: if a figure is missing.
     """
     results = read_json(path)
     figures = {}
     for name in CAPTIONS:
         file = path.with_name(f"{results['dataset']}_{name}.png")
         if not file.is_file():
-            raise ValueError(f"{file} is missing; draw it first: snakemake --cores all {file}")
+            raise InputError(f"{file} is missing; draw it first: snakemake --cores all {file}")
         figures[name] = file.read_bytes()
     inputs = [_input(name, path.parent / place.format(**results)) for name, place in INPUTS.items()]
     return Cell(results, figures, inputs)
@@ -105,10 +106,10 @@ def render(template: str, cells: list[Cell], config: str) -> str:
         config: the merged config, as text.
 
     Raises:
-        ValueError: if there is nothing to report.
+        InputError: if there is nothing to report.
     """
     if not cells:
-        raise ValueError("there are no results to report; run the workflow first: make run")
+        raise InputError("there are no results to report; run the workflow first: make run")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

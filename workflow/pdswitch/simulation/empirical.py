@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pdswitch.errors import InputError
 from pdswitch.simulation.simulator import simulate
 from pdswitch.simulation.workload import resampled
 from pdswitch.theory.curves import FloatArray, StepCurves
@@ -67,11 +68,11 @@ def k_star_empirical(
         max_num_batched_tokens: see `simulate`.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     check_slots(n_slots)
     if replicates < 2 or completions <= 2 * n_slots:
-        raise ValueError(
+        raise InputError(
             f"k_star_empirical needs at least 2 replicates of more than 2·n_slots = {2 * n_slots} "
             f"completions, got {replicates} of {completions}"
         )

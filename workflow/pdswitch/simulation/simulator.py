@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pdswitch.errors import InputError
 from pdswitch.simulation import _kernel
 from pdswitch.theory.curves import FloatArray, StepCurves
 from pdswitch.theory.step_times import StepTimes
@@ -33,7 +34,7 @@ class MixedStep:
         s_per_request: seconds per decoding request.
 
     Raises:
-        ValueError: if a parameter is negative or not finite.
+        InputError: if a parameter is negative or not finite.
     """
 
     fixed_s: float
@@ -92,13 +93,13 @@ class SimulationResult:
                 alike at the start, need a few mean output lengths to mix.
 
         Raises:
-            ValueError: if no whole cycle is left.
+            InputError: if no whole cycle is left.
         """
         start, end = self.steady_window_s
         following = np.append(self.cycle_start_s[1:], np.inf)
         steady = (self.cycle_start_s >= max(start, after_s)) & (following <= end)
         if not steady.any():
-            raise ValueError(
+            raise InputError(
                 "the run has no whole cycle in its steady window; simulate more requests"
             )
         return float((self.cycle_peak_tokens[steady] > budget_tokens).mean())
@@ -118,12 +119,12 @@ class SimulationResult:
         """Return the step record as a data frame.
 
         Raises:
-            ValueError: if the run was not recorded.
+            InputError: if the run was not recorded.
         """
         import pandas as pd
 
         if self.steps is None:
-            raise ValueError("this run kept no steps; simulate with record=True")
+            raise InputError("this run kept no steps; simulate with record=True")
         return pd.DataFrame(self.steps).astype({"refill_cause": "string"})
 
 
@@ -168,7 +169,7 @@ def simulate(
         record: keep the step record.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     check_slots(n_slots)
     curves = step_times.curves if isinstance(step_times, StepTimes) else step_times
@@ -177,22 +178,22 @@ def simulate(
     prompt = _counts("prompt_tokens", prompt)
     arrival = _arrivals(arrival_s, output.size)
     if policy not in get_args(PolicyKind) or drain not in get_args(Drain):
-        raise ValueError(
+        raise InputError(
             f"policy must be fixed or mixed and drain eager or strict, got {policy!r}, {drain!r}"
         )
     if policy == "fixed" and not 1 <= threshold <= n_slots:
-        raise ValueError(f"threshold must be from 1 to n_slots = {n_slots}, got {threshold}")
+        raise InputError(f"threshold must be from 1 to n_slots = {n_slots}, got {threshold}")
     check_slots(block_size, "block_size")
     budget = UNLIMITED if max_num_batched_tokens is None else max_num_batched_tokens
     if budget < (n_slots + 1 if policy == "mixed" else 1):
-        raise ValueError(
+        raise InputError(
             f"max_num_batched_tokens = {budget} leaves no room for prefill beside {n_slots} "
             "decoding requests; raise it above n_slots"
         )
     knots = getattr(curves.prefill, "knots", None)
     slope = getattr(curves.decode, "context_slope", None)
     if knots is None or slope is None:
-        raise ValueError(
+        raise InputError(
             "the simulator needs a prefill curve with corners and a decode curve affine in the "
             "context; tabulate yours with TabulatedPrefill and TabulatedDecode"
         )
@@ -306,11 +307,11 @@ def _refill_causes(columns: NDArray[np.int32], threshold: int) -> NDArray[np.gen
 def _counts(name: str, values: ArrayLike) -> IntArray:
     counts = np.asarray(values)
     if counts.ndim != 1 or counts.size == 0:
-        raise ValueError(f"{name} must be a list with one number per request, at least one")
+        raise InputError(f"{name} must be a list with one number per request, at least one")
     if not (
         np.isfinite(counts).all() and (counts >= 1).all() and (counts == np.rint(counts)).all()
     ):
-        raise ValueError(f"{name} must be whole numbers of at least 1")
+        raise InputError(f"{name} must be whole numbers of at least 1")
     return np.ascontiguousarray(counts, dtype=np.int64)
 
 
@@ -319,5 +320,5 @@ def _arrivals(arrival_s: ArrayLike | None, count: int) -> FloatArray:
         return np.zeros(count)
     arrival = np.ascontiguousarray(arrival_s, dtype=float)
     if arrival.shape != (count,) or not np.isfinite(arrival).all() or (np.diff(arrival) < 0).any():
-        raise ValueError(f"arrival_s must be {count} finite, ascending times, one per request")
+        raise InputError(f"arrival_s must be {count} finite, ascending times, one per request")
     return arrival

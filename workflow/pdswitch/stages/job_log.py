@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 ERROR = re.compile(r"^(?:\S+: )?error: ", re.MULTILINE)
+BUG = "This is a bug of pdswitch: report it with this traceback, see CONTRIBUTING.md."
 TRACEBACK = re.compile(r"^Traceback \(most recent call last\):", re.MULTILINE)
 
 
@@ -26,6 +27,6 @@ def last_words(log: Path, since: float = 0.0) -> str | None:
     if errors and not any(one.start() > errors[-1].start() for one in tracebacks):
         return text[errors[-1].start() :].rstrip()
     if tracebacks:
-        last = text.rstrip().splitlines()[-1]
+        last = text.rstrip().removesuffix(BUG).rstrip().splitlines()[-1]
         return f"error: {last} (a bug; its traceback is in {log})"
     return None

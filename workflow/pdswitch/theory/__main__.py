@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pdswitch.errors import InputError
 from pdswitch.stages.entry import stage
 from pdswitch.theory.asymptote import asymptotic_theta, fixed_cost_ratio
 from pdswitch.theory.closed_form import first_argmax, optimal_threshold, predicted_throughput
@@ -32,7 +33,7 @@ def analyse(
         mean_prompt_tokens: mean prompt length, tokens.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     p = termination_probability
     times = (step_times.alpha_p, step_times.alpha_d)
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             step_times,
             options.mean_prompt_tokens,
         )
-    except ValueError as error:
+    except InputError as error:
         print(f"pdswitch.theory: {error}", file=sys.stderr)
         return 2
     print(json.dumps(found, indent=2) if options.json else render(found))

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pdswitch.errors import InputError
 from pdswitch.theory.curves import FloatArray
 
 # Below this y, y - log(1+y) loses more than 1e-12 of itself to cancellation and a series is used.
@@ -34,11 +35,11 @@ def asymptotic_theta(ratio: ArrayLike) -> FloatArray:
         theta, in the shape of `ratio`.
 
     Raises:
-        ValueError: if a ratio is negative or NaN.
+        InputError: if a ratio is negative or NaN.
     """
     target = np.asarray(ratio, dtype=float)
     if not (target >= 0.0).all():
-        raise ValueError("ratio = p·alpha_p/alpha_d must be at least 0")
+        raise InputError("ratio = p·alpha_p/alpha_d must be at least 0")
     finite = np.where(np.isfinite(target), target, 0.0)
     y = finite + np.sqrt(finite) * np.sqrt(finite + 2.0)
     for _ in range(_NEWTON_STEPS):

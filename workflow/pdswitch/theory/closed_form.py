@@ -8,6 +8,7 @@ lasts alpha_p + beta_p·k·L + tau(N) + ... + tau(N-k+1); X(k) is k over that ti
 import numpy as np
 from numpy.typing import NDArray
 
+from pdswitch.errors import InputError
 from pdswitch.theory.curves import FloatArray
 from pdswitch.theory.step_times import StepTimes
 from pdswitch.theory.validation import (
@@ -55,7 +56,7 @@ def optimal_threshold(
         k* in 1..N.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
 
     Source: Proposition 1 of the switching-policy paper; derivation in docs/theory.md.
     """
@@ -113,7 +114,7 @@ def predicted_throughput(
         Array of length N, requests per second; index k-1.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     check_slots(n_slots)
     p = check_probability(termination_probability)
@@ -124,7 +125,7 @@ def predicted_throughput(
     refill = step_times.alpha_p + step_times.beta_p * k * mean_prompt_tokens
     cycle = refill + np.cumsum(tau[::-1])
     if cycle[0] <= 0.0:
-        raise ValueError(
+        raise InputError(
             "with these step times a cycle takes no time at all; give a positive prefill time"
         )
     return k / cycle

@@ -11,6 +11,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pdswitch.errors import InputError
 from pdswitch.theory.validation import check_not_negative, check_positive
 
 FloatArray = NDArray[np.float64]
@@ -48,7 +49,7 @@ class LinearPrefill:
         beta_p: seconds per prompt token.
 
     Raises:
-        ValueError: if a parameter is negative or not finite.
+        InputError: if a parameter is negative or not finite.
     """
 
     alpha_p: float
@@ -77,7 +78,7 @@ class HingePrefill:
         rate_s_per_token: seconds per prompt token beyond the hinge.
 
     Raises:
-        ValueError: if floor or rate is negative, or a parameter is not finite.
+        InputError: if floor or rate is negative, or a parameter is not finite.
     """
 
     floor_s: float
@@ -88,7 +89,7 @@ class HingePrefill:
         check_not_negative("floor_s", self.floor_s)
         check_not_negative("rate_s_per_token", self.rate_s_per_token)
         if not np.isfinite(self.offset_s):
-            raise ValueError(f"offset_s must be a finite number, got {self.offset_s}")
+            raise InputError(f"offset_s must be a finite number, got {self.offset_s}")
 
     def __call__(self, tokens: ArrayLike) -> FloatArray:
         """Return seconds, in the shape of `tokens`."""
@@ -114,7 +115,7 @@ class TabulatedPrefill:
         seconds: step time at each point.
 
     Raises:
-        ValueError: if the points are too few, not ascending, negative or not finite.
+        InputError: if the points are too few, not ascending, negative or not finite.
     """
 
     tokens: Sequence[float]
@@ -141,7 +142,7 @@ class BudgetedPrefill:
         budget_tokens: most prompt tokens in a step (vLLM's `max_num_batched_tokens`).
 
     Raises:
-        ValueError: if the budget is not positive.
+        InputError: if the budget is not positive.
     """
 
     curve: PrefillCurve
@@ -168,7 +169,7 @@ class LinearDecode:
         beta_d: seconds per active request.
 
     Raises:
-        ValueError: if a parameter is negative or not finite.
+        InputError: if a parameter is negative or not finite.
     """
 
     alpha_d: float
@@ -195,7 +196,7 @@ class ContextDecode:
         gamma_d: seconds per KV token held by the active requests.
 
     Raises:
-        ValueError: if a parameter is negative or not finite.
+        InputError: if a parameter is negative or not finite.
     """
 
     alpha_d: float
@@ -226,7 +227,7 @@ class TabulatedDecode:
         seconds: step time at each point.
 
     Raises:
-        ValueError: if the points are too few, not ascending, negative or not finite.
+        InputError: if the points are too few, not ascending, negative or not finite.
     """
 
     requests: Sequence[float]
@@ -247,14 +248,14 @@ def _store_points(curve: object, x_name: str, y_name: str) -> None:
     x = np.asarray(getattr(curve, x_name), dtype=float)
     y = np.asarray(getattr(curve, y_name), dtype=float)
     if x.ndim != 1 or x.shape != y.shape or x.size < 1:
-        raise ValueError(
+        raise InputError(
             f"{x_name} and {y_name} must be lists of one length, at least 1, "
             f"got shapes {x.shape} and {y.shape}"
         )
     if not (np.isfinite(x).all() and (np.diff(x) > 0).all() and x[0] >= 0):
-        raise ValueError(f"{x_name} of a table must ascend from 0 or more, got {x.tolist()}")
+        raise InputError(f"{x_name} of a table must ascend from 0 or more, got {x.tolist()}")
     if not (np.isfinite(y).all() and (y >= 0).all()):
-        raise ValueError(f"{y_name} of a table must be finite and not negative, got {y.tolist()}")
+        raise InputError(f"{y_name} of a table must be finite and not negative, got {y.tolist()}")
     # Frozen dataclasses are written this way in __post_init__; tuples keep them hashable.
     object.__setattr__(curve, x_name, tuple(x.tolist()))
     object.__setattr__(curve, y_name, tuple(y.tolist()))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pdswitch.errors import InputError
 from pdswitch.theory._chain import binomial_rows, stationary_cycle
 from pdswitch.theory.closed_form import first_argmax
 from pdswitch.theory.context import decode_table
@@ -41,7 +42,7 @@ def exact_throughput(
         Requests per second, in the order of `thresholds`.
 
     Raises:
-        ValueError: for arguments outside their range, or if a cycle takes no time.
+        InputError: for arguments outside their range, or if a cycle takes no time.
     """
     check_slots(n_slots)
     p = check_probability(termination_probability)
@@ -49,7 +50,7 @@ def exact_throughput(
     wanted = range(1, n_slots + 1) if thresholds is None else thresholds
     for k in wanted:
         if not 1 <= k <= n_slots:
-            raise ValueError(f"a threshold must be from 1 to n_slots = {n_slots}, got {k}")
+            raise InputError(f"a threshold must be from 1 to n_slots = {n_slots}, got {k}")
     curves = step_times.curves if isinstance(step_times, StepTimes) else step_times
     slots = np.arange(n_slots + 1.0)
     refill_seconds = np.concatenate(([0.0], curves.prefill(slots[1:] * mean_prompt_tokens)))
@@ -68,7 +69,7 @@ def exact_throughput(
                 freed, k, p, *rows, TOLERANCE, MAX_ROUNDS
             )
             if change > TOLERANCE:
-                raise ValueError(
+                raise InputError(
                     f"the chain of n_slots={n_slots}, p={p}, k={k} does not settle ({change:.1e} "
                     "left); use fewer slots, or a larger termination probability"
                 )
@@ -78,7 +79,7 @@ def exact_throughput(
             with np.errstate(divide="ignore"):
                 throughput[place] = refilled / seconds
     if not np.isfinite(throughput).all():
-        raise ValueError(
+        raise InputError(
             "with these step times a cycle takes no time at all; give a positive prefill time"
         )
     return throughput

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pdswitch.errors import InputError
 from pdswitch.theory.closed_form import optimal_threshold
 from pdswitch.theory.context import refill_age
 from pdswitch.theory.peak import peak_need, refill_need, walk_excess
@@ -86,16 +87,16 @@ def memory_safe_slots(
         bound: ``normal`` or ``published``.
 
     Raises:
-        ValueError: for arguments outside their range, or a budget that holds no request.
+        InputError: for arguments outside their range, or a budget that holds no request.
     """
     budget = check_positive("budget_tokens", budget_tokens)
     p = check_probability(termination_probability)
     check_positive("mean_prompt_tokens", mean_prompt_tokens)
     check_not_negative("variance_prompt_tokens", variance_prompt_tokens)
     if not 0.0 < oom_tolerance < 1.0:
-        raise ValueError(f"oom_tolerance must be in (0, 1), got {oom_tolerance}")
+        raise InputError(f"oom_tolerance must be in (0, 1), got {oom_tolerance}")
     if bound not in get_args(Bound):
-        raise ValueError(f"bound must be normal or published, got {bound!r}")
+        raise InputError(f"bound must be normal or published, got {bound!r}")
 
     def need(n: int) -> _Need:
         k = optimal_threshold(n, p, alpha_p, alpha_d)
@@ -110,7 +111,7 @@ def memory_safe_slots(
 
     n_slots = _largest(lambda n: need(n).safe <= budget)
     if n_slots == 0:
-        raise ValueError(
+        raise InputError(
             f"a KV budget of {budget:.0f} tokens holds no request: one needs {need(1).safe:.0f} to "
             "be safe; give more memory, shorter prompts or a larger oom_tolerance"
         )

@@ -5,6 +5,7 @@ stops. From N active requests on, let u(j) be the expected number of decode step
 active; it does not depend on k. Then the sum of u(j)·j·p over j > N-k is the number of slots
 freed, k + overshoot, and the sum of u(j)·t(j) is the time it takes. Prefill emits first tokens, so
 that some requests end in the refill and decoding begins with s < k slots free again; the same sums
+from pdswitch.errors import InputError
 from N-s active requests on, weighted with the law of s, give the cycle.
 """
 
@@ -35,7 +36,7 @@ def expected_refill(n_slots: int, termination_probability: float) -> FloatArray:
         Requests, array of length N, index k-1.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     check_slots(n_slots)
     p = check_probability(termination_probability)
@@ -70,7 +71,7 @@ def corrected_throughput(
         Array of length N, requests per second; index k-1.
 
     Raises:
-        ValueError: for arguments outside their range, or if a cycle takes no time.
+        InputError: for arguments outside their range, or if a cycle takes no time.
     """
     check_slots(n_slots)
     p = check_probability(termination_probability)
@@ -87,7 +88,7 @@ def corrected_throughput(
     decoding = _decode_seconds(steps, laws, curves.decode, p, mean_prompt_tokens, refilled)
     cycle = refilling + decoding
     if not (cycle > 0.0).all():
-        raise ValueError(
+        raise InputError(
             "with these step times a cycle takes no time at all; give a positive prefill time"
         )
     return np.asarray(refilled / cycle)
@@ -130,7 +131,7 @@ def k_star_measured(
         The smallest k within 1e-12 of the maximum of `corrected_throughput`, and that curve.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     return optimal_threshold_corrected(
         n_slots, termination_probability, StepCurves(prefill, decode), mean_prompt_tokens

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from pdswitch.errors import InputError
 from pdswitch.theory.closed_form import optimal_threshold
 from pdswitch.theory.curves import FloatArray
 from pdswitch.theory.step_times import StepTimes
@@ -37,12 +38,12 @@ def sensitivity(
         By name of the parameter: its values (probabilities end at 1, slots are whole) and k*.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     check_slots(n_slots)
     check_not_negative("mean_prompt_tokens", mean_prompt_tokens)
     if not factor > 1.0:
-        raise ValueError(f"factor must be above 1, got {factor}")
+        raise InputError(f"factor must be above 1, got {factor}")
     base = {
         "n_slots": float(n_slots),
         "termination_probability": termination_probability,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 
+from pdswitch.errors import InputError
 from pdswitch.theory.curves import LinearDecode, LinearPrefill, StepCurves
 from pdswitch.theory.validation import check_not_negative
 
@@ -20,7 +21,7 @@ class StepTimes:
         beta_d: decode time per active request, seconds.
 
     Raises:
-        ValueError: if a time is negative or not finite, or if all are zero.
+        InputError: if a time is negative or not finite, or if all are zero.
     """
 
     alpha_p: float
@@ -32,7 +33,7 @@ class StepTimes:
         for field in fields(self):
             check_not_negative(field.name, getattr(self, field.name))
         if not any(getattr(self, field.name) for field in fields(self)):
-            raise ValueError("step times cannot all be 0; give at least one positive time")
+            raise InputError("step times cannot all be 0; give at least one positive time")
 
     @property
     def curves(self) -> StepCurves:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from pdswitch.errors import InputError
 from pdswitch.theory.closed_form import harmonic_gain, optimal_threshold
 from pdswitch.theory.curves import DecodeCurve, FloatArray, PrefillCurve
 from pdswitch.theory.overshoot import k_star_measured
@@ -35,7 +36,7 @@ def transition_points(n_slots: int, alpha_p: float, alpha_d: float) -> tuple[Flo
         Ascending termination probabilities below 1, and the k* reached there (2, 3, ...).
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     gain = harmonic_gain(n_slots)
     check_not_negative("alpha_p", alpha_p)
@@ -78,7 +79,7 @@ def threshold_table(
         with k*(p_min), above p_max with k*(p_max).
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     _check_range(p_min, p_max)
     if per_completion != "expected":
@@ -123,7 +124,7 @@ def threshold_table_measured(
         As `threshold_table`.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     _check_range(p_min, p_max)
     return _searched_table(
@@ -159,4 +160,4 @@ def _searched_table(
 
 def _check_range(p_min: float, p_max: float) -> None:
     if check_probability(p_min) > check_probability(p_max):
-        raise ValueError(f"p_min must not exceed p_max, got {p_min} > {p_max}")
+        raise InputError(f"p_min must not exceed p_max, got {p_min} > {p_max}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pdswitch.errors import InputError
 from pdswitch.theory.asymptote import asymptotic_theta
 from pdswitch.theory.closed_form import harmonic_gain, optimal_threshold
 from pdswitch.theory.curves import FloatArray
@@ -71,7 +72,7 @@ def threshold_distribution(
         seed: of the random numbers.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     rng = np.random.default_rng(seed)
     p = _draw_probability(rng, termination_probability, p_standard_error, draws)
@@ -104,7 +105,7 @@ def single_exit_distribution(
         seed: of the random numbers.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     rng = np.random.default_rng(seed)
     p = _draw_probability(rng, termination_probability, p_standard_error, draws)
@@ -143,12 +144,12 @@ def bootstrap_thresholds(
         seed: of the random numbers.
 
     Raises:
-        ValueError: if a sample is too small for its fit.
+        InputError: if a sample is too small for its fit.
     """
     rng = np.random.default_rng(seed)
     length = np.asarray(lengths, dtype=float)
     if length.size == 0 or not (length >= 1.0).all():
-        raise ValueError("lengths must hold at least one output, each of 1 token or more")
+        raise InputError("lengths must hold at least one output, each of 1 token or more")
     p = 1.0 / np.concatenate([length[i].mean(axis=1) for i in _resample(rng, length.size, draws)])
     alpha_p = _intercepts(rng, prefill_tokens, prefill_seconds, draws, "prefill")
     alpha_d = _intercepts(rng, decode_requests, decode_seconds, draws, "decode")
@@ -183,7 +184,7 @@ def threshold_standard_error(
         Slots; infinite where alpha_p or alpha_d is 0, which has no relative error.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     check_slots(n_slots)
     p = check_probability(termination_probability)
@@ -233,7 +234,7 @@ def throughput_band(
         Lower and upper bounds, requests per second, arrays of length N.
 
     Raises:
-        ValueError: for arguments outside their range.
+        InputError: for arguments outside their range.
     """
     rng = np.random.default_rng(seed)
     check_slots(n_slots)
@@ -281,7 +282,7 @@ def _draw_probability(
     check_probability(p)
     check_not_negative("p_standard_error", standard_error)
     if draws < 1:
-        raise ValueError(f"draws must be at least 1, got {draws}")
+        raise InputError(f"draws must be at least 1, got {draws}")
     return np.minimum(p * np.exp(standard_error / p * rng.standard_normal(draws)), 1.0)
 
 
@@ -292,12 +293,12 @@ def _draw_times(
         check_not_negative("step time", value)
     cov = np.asarray(covariance, dtype=float)
     if cov.shape != (len(mean), len(mean)) or not np.isfinite(cov).all():
-        raise ValueError(
+        raise InputError(
             f"covariance must be a finite {len(mean)} by {len(mean)} matrix, got shape {cov.shape}"
         )
     values, vectors = np.linalg.eigh((cov + cov.T) / 2.0)
     if values.min() < -1e-9 * max(values.max(), 0.0):
-        raise ValueError("covariance must have no negative eigenvalue; check the signs of the fit")
+        raise InputError("covariance must have no negative eigenvalue; check the signs of the fit")
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     drawn = np.asarray(mean) + rng.standard_normal((draws, len(mean))) @ root.T
     return np.maximum(drawn, 0.0)
@@ -315,11 +316,11 @@ def _intercepts(
 ) -> FloatArray:
     at, seconds = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if at.ndim != 1 or at.shape != seconds.shape or np.unique(at).size < 2:
-        raise ValueError(
+        raise InputError(
             f"the {what} fit needs steps of at least 2 different sizes, each with its time"
         )
     if not (np.isfinite(at).all() and np.isfinite(seconds).all()):
-        raise ValueError(f"the {what} steps must have finite sizes and times")
+        raise InputError(f"the {what} steps must have finite sizes and times")
     # Centred: the squares of thousands of tokens would cancel.
     centre = at.mean()
     found = []
