@@ -5,12 +5,12 @@ stops. From N active requests on, let u(j) be the expected number of decode step
 active; it does not depend on k. Then the sum of u(j)·j·p over j > N-k is the number of slots
 freed, k + overshoot, and the sum of u(j)·t(j) is the time it takes. Prefill emits first tokens, so
 that some requests end in the refill and decoding begins with s < k slots free again; the same sums
-from pdswitch.errors import InputError
 from N-s active requests on, weighted with the law of s, give the cycle.
 """
 
 import numpy as np
 
+from pdswitch.errors import InputError
 from pdswitch.theory._chain import binomial_rows, decay, start_laws
 from pdswitch.theory.closed_form import first_argmax
 from pdswitch.theory.context import decode_table, is_affine

@@ -1,4 +1,4 @@
-"""Checks of arguments; each failure is a `ValueError` with one sentence that says what to do."""
+"""Checks of arguments; each failure is a `InputError` with one sentence that says what to do."""
 
 import math
 from typing import Literal, get_args
