@@ -6,6 +6,8 @@ it starts: it is kept in a ring of lists by the number of the decode step that e
 costs constant time plus the requests that enter or end in it.
 """
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,57 @@ PEAK_CONTEXT = 3
 TOTALS = 4
 
 
+class Workload(NamedTuple):
+    """Arrays with one entry per request.
+
+    Attributes:
+        output_tokens: at least 1.
+        prompt_tokens: at least 1.
+        arrival_s: ascending.
+    """
+
+    output_tokens: IntArray
+    prompt_tokens: IntArray
+    arrival_s: FloatArray
+
+
+class Rules(NamedTuple):
+    """When requests are admitted.
+
+    Attributes:
+        n_slots: N.
+        threshold: k; not used by the mixed policy.
+        mixed: continuous batching with chunked prefill instead of exclusive phases.
+        eager: refill as soon as the waiting requests fit.
+        budget: most tokens of one step.
+    """
+
+    n_slots: int
+    threshold: int
+    mixed: bool
+    eager: bool
+    budget: int
+
+
+class StepLaw(NamedTuple):
+    """How long a step takes.
+
+    Attributes:
+        prefill_x: corners of the prefill curve, tokens.
+        prefill_y: corners of the prefill curve, seconds.
+        decode_base: seconds of a decode step with j requests, index j.
+        context_slope: seconds per KV token held.
+        mixed: seconds of a mixed step: fixed, per prefill token, per request; empty for the larger
+            of the prefill curve at all its tokens and the decode step.
+    """
+
+    prefill_x: FloatArray
+    prefill_y: FloatArray
+    decode_base: FloatArray
+    context_slope: float
+    mixed: FloatArray
+
+
 def step_arrays(count: int) -> tuple[FloatArray, IntArray]:
     """Return room for the records of `count` steps: times and integer columns."""
     return np.empty((count, 2)), np.empty((count, STEP_COLUMNS), dtype=np.int64)
@@ -55,19 +108,9 @@ def _curve(at: float, x: FloatArray, y: FloatArray) -> float:
 
 @numba.njit(cache=True)
 def run(
-    output_tokens: IntArray,
-    prompt_tokens: IntArray,
-    arrival_s: FloatArray,
-    n_slots: int,
-    threshold: int,
-    mixed: bool,
-    eager: bool,
-    budget: int,
-    prefill_x: FloatArray,
-    prefill_y: FloatArray,
-    decode_base: FloatArray,
-    context_slope: float,
-    mixed_law: FloatArray,
+    workload: Workload,
+    rules: Rules,
+    law: StepLaw,
     block_size: int,
     times: FloatArray,
     columns: IntArray,
@@ -75,20 +118,9 @@ def run(
     """Serve all requests.
 
     Args:
-        output_tokens: per request, at least 1.
-        prompt_tokens: per request, at least 1.
-        arrival_s: per request, ascending.
-        n_slots: N.
-        threshold: k; not used by the mixed policy.
-        mixed: continuous batching with chunked prefill instead of exclusive phases.
-        eager: refill as soon as the waiting requests fit.
-        budget: most tokens of one step.
-        prefill_x: corners of the prefill curve, tokens.
-        prefill_y: corners of the prefill curve, seconds.
-        decode_base: seconds of a decode step with j requests, index j.
-        context_slope: seconds per KV token held.
-        mixed_law: seconds of a mixed step: fixed, per prefill token, per request; empty for the
-            larger of the prefill curve at all its tokens and the decode step.
+        workload: the requests.
+        rules: the policy.
+        law: the step times.
         block_size: tokens of a KV block.
         times: end and duration of every step, filled in; no rows to record nothing.
         columns: the step columns, filled in; as many rows as `times`.
@@ -97,16 +129,13 @@ def run(
         admitted_s, first_token_s, finish_s per request; totals; start and end of the steady window;
         peak KV tokens per cycle; start of each cycle.
     """
+    output_tokens, prompt_tokens, arrival_s = workload
     n_requests = output_tokens.size
     admitted_s = np.empty(n_requests)
     first_token_s = np.empty(n_requests)
     finish_s = np.empty(n_requests)
     next_in_list = np.empty(n_requests, dtype=np.int64)
-
-    ring = 1
-    while ring < output_tokens.max() + 1:
-        ring *= 2
-    head = np.full(ring, -1, dtype=np.int64)
+    head = _ring(output_tokens.max() + 1)
 
     record = len(columns) > 0
     # Every cycle admits a request.
@@ -140,34 +169,30 @@ def run(
             arrived += 1
         in_slots = active + (1 if partial >= 0 else 0)
         waiting = arrived - entered
-        free = n_slots - in_slots
         if in_slots == 0 and waiting == 0:
             now = arrival_s[arrived]
             continue
-        if first_refill_over and np.isnan(window[1]) and waiting < n_slots:
+        if first_refill_over and np.isnan(window[1]) and waiting < rules.n_slots:
             window[1] = now
             totals[STEADY_COMPLETIONS] = finished - totals[STEADY_COMPLETIONS]
 
         # -- what may happen in this step
-        if mixed:
+        if rules.mixed:
             decoding = active
-            room = budget - active
-            may_enter = min(free, waiting)
+            room = rules.budget - active
+            may_enter = min(rules.n_slots - in_slots, waiting)
         else:
             if partial < 0 and not (refill_left > 0 and waiting > 0):
-                refill_left = 0
-                if waiting > 0 and free > 0:
-                    least = min(threshold, waiting) if eager else threshold
-                    if in_slots == 0 or free >= least:
-                        refill_left = min(free, waiting)
-                        if cycles > 0:
-                            cycle_peak[cycles - 1] = peak
-                        cycle_start[cycles] = now
-                        cycles += 1
-                        peak = 0
+                refill_left = _refill_size(rules, in_slots, waiting)
+                if refill_left > 0:
+                    if cycles > 0:
+                        cycle_peak[cycles - 1] = peak
+                    cycle_start[cycles] = now
+                    cycles += 1
+                    peak = 0
             refilling = partial >= 0 or refill_left > 0
             decoding = 0 if refilling else active
-            room = budget if refilling else 0
+            room = rules.budget if refilling else 0
             may_enter = min(refill_left, waiting) if refilling else 0
 
         # -- prefill part
@@ -217,20 +242,7 @@ def run(
             blocks += phase[decode_steps % block_size]
 
         # -- time
-        if decoding == 0:
-            duration = _curve(float(prefill_tokens), prefill_x, prefill_y)
-        elif prefill_tokens == 0:
-            duration = decode_base[decoding] + context_slope * context_before
-        elif mixed_law.size == 3:
-            duration = (
-                mixed_law[0]
-                + mixed_law[1] * prefill_tokens
-                + mixed_law[2] * decoding
-                + context_slope * context_before
-            )
-        else:
-            together = _curve(float(prefill_tokens + decoding), prefill_x, prefill_y)
-            duration = max(together, decode_base[decoding]) + context_slope * context_before
+        duration = _step_time(law, prefill_tokens, decoding, context_before)
         now += duration
         peak = max(peak, held)
         totals[PEAK_CONTEXT] = max(totals[PEAK_CONTEXT], held)
@@ -240,7 +252,7 @@ def run(
         finished_before = finished
         if decoding > 0:
             decode_steps += 1
-            place = decode_steps & (ring - 1)
+            place = decode_steps & (head.size - 1)
             request = head[place]
             head[place] = -1
             while request >= 0:
@@ -253,25 +265,24 @@ def run(
                     blocks -= _blocks(prompt_tokens[request] + made, block_size)
                     phase[_phase(prompt_tokens[request], decode_steps - made, block_size)] -= 1
                 request = next_in_list[request]
-        if completed_from >= 0:
-            for request in range(completed_from, completed_to):
-                first_token_s[request] = now
-                if output_tokens[request] == 1:
-                    finish_s[request] = now
-                    finished += 1
-                    held -= prompt_tokens[request]
-                    if record:
-                        blocks -= _blocks(prompt_tokens[request], block_size)
-                else:
-                    active += 1
-                    if record:
-                        phase[_phase(prompt_tokens[request], decode_steps, block_size)] += 1
-                    place = (decode_steps + output_tokens[request] - 1) & (ring - 1)
-                    next_in_list[request] = head[place]
-                    head[place] = request
+        for request in range(completed_from, completed_to):
+            first_token_s[request] = now
+            if output_tokens[request] == 1:
+                finish_s[request] = now
+                finished += 1
+                held -= prompt_tokens[request]
+                if record:
+                    blocks -= _blocks(prompt_tokens[request], block_size)
+            else:
+                active += 1
+                if record:
+                    phase[_phase(prompt_tokens[request], decode_steps, block_size)] += 1
+                place = (decode_steps + output_tokens[request] - 1) & (head.size - 1)
+                next_in_list[request] = head[place]
+                head[place] = request
         if prefill_tokens > 0 and decoding == 0:
             totals[REFILLS] += 1
-        filled = in_slots + admitted == n_slots or arrived == entered
+        filled = in_slots + admitted == rules.n_slots or arrived == entered
         if not first_refill_over and partial < 0 and filled:
             first_refill_over = True
             window[0] = now
@@ -308,6 +319,37 @@ def run(
         cycle_peak[:cycles],
         cycle_start[:cycles],
     )
+
+
+@numba.njit(cache=True, inline="always")
+def _ring(longest: int) -> IntArray:
+    """Return the empty lists of a ring: a power of two of them, more than the longest answer."""
+    size = 1
+    while size < longest:
+        size *= 2
+    return np.full(size, -1, dtype=np.int64)
+
+
+@numba.njit(cache=True, inline="always")
+def _refill_size(rules: Rules, in_slots: int, waiting: int) -> int:
+    """Return how many requests a refill that begins now admits; 0 if none begins."""
+    free = rules.n_slots - in_slots
+    least = min(rules.threshold, waiting) if rules.eager else rules.threshold
+    return min(free, waiting) if in_slots == 0 or free >= least else 0
+
+
+@numba.njit(cache=True, inline="always")
+def _step_time(law: StepLaw, prefill_tokens: int, decoding: int, context_tokens: int) -> float:
+    """Return the time of a step, s; `context_tokens` are held before it."""
+    if decoding == 0:
+        return _curve(float(prefill_tokens), law.prefill_x, law.prefill_y)
+    context = law.context_slope * context_tokens
+    if prefill_tokens == 0:
+        return law.decode_base[decoding] + context
+    if law.mixed.size == 3:
+        return law.mixed[0] + law.mixed[1] * prefill_tokens + law.mixed[2] * decoding + context
+    together = _curve(float(prefill_tokens + decoding), law.prefill_x, law.prefill_y)
+    return max(together, law.decode_base[decoding]) + context
 
 
 @numba.njit(cache=True, inline="always")

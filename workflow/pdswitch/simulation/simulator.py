@@ -1,6 +1,6 @@
 """A discrete-event simulator of the switching policy: the referee between formula and engine."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -171,53 +171,10 @@ def simulate(
     Raises:
         InputError: for arguments outside their range.
     """
-    check_slots(n_slots)
-    curves = step_times.curves if isinstance(step_times, StepTimes) else step_times
-    output = _counts("output_tokens", output_tokens)
-    prompt = np.ascontiguousarray(np.broadcast_to(np.asarray(prompt_tokens), output.shape))
-    prompt = _counts("prompt_tokens", prompt)
-    arrival = _arrivals(arrival_s, output.size)
-    if policy not in get_args(PolicyKind) or drain not in get_args(Drain):
-        raise InputError(
-            f"policy must be fixed or mixed and drain eager or strict, got {policy!r}, {drain!r}"
-        )
-    if policy == "fixed" and not 1 <= threshold <= n_slots:
-        raise InputError(f"threshold must be from 1 to n_slots = {n_slots}, got {threshold}")
+    workload = _workload(output_tokens, prompt_tokens, arrival_s)
+    rules = _rules(n_slots, threshold, policy, drain, max_num_batched_tokens)
     check_slots(block_size, "block_size")
-    budget = UNLIMITED if max_num_batched_tokens is None else max_num_batched_tokens
-    if budget < (n_slots + 1 if policy == "mixed" else 1):
-        raise InputError(
-            f"max_num_batched_tokens = {budget} leaves no room for prefill beside {n_slots} "
-            "decoding requests; raise it above n_slots"
-        )
-    knots = getattr(curves.prefill, "knots", None)
-    slope = getattr(curves.decode, "context_slope", None)
-    if knots is None or slope is None:
-        raise InputError(
-            "the simulator needs a prefill curve with corners and a decode curve affine in the "
-            "context; tabulate yours with TabulatedPrefill and TabulatedDecode"
-        )
-    law = mixed_step and (
-        mixed_step.fixed_s,
-        mixed_step.s_per_prefill_token,
-        mixed_step.s_per_request,
-    )
-    base = np.concatenate(([0.0], curves.decode(np.arange(1.0, n_slots + 1.0), 0.0)))
-    arguments = (
-        output,
-        prompt,
-        arrival,
-        n_slots,
-        threshold,
-        policy == "mixed",
-        drain == "eager",
-        budget,
-        *knots(),
-        base,
-        float(slope),
-        np.array(law or (), dtype=float),
-        block_size,
-    )
+    arguments = (workload, rules, _step_law(step_times, n_slots, mixed_step), block_size)
     times, columns = _kernel.step_arrays(0)
     admitted, first, finish, totals, window, peaks, starts = _kernel.run(*arguments, times, columns)
     if record:
@@ -226,9 +183,10 @@ def simulate(
         _kernel.run(*arguments, times, columns)
     makespan = float(finish.max())
     with np.errstate(divide="ignore", invalid="ignore"):
-        throughput = float(np.float64(output.size) / makespan)
+        throughput = float(np.float64(finish.size) / makespan)
         steady = float(totals[_kernel.STEADY_COMPLETIONS] / (window[1] - window[0]))
     in_force = 0 if policy == "mixed" else threshold
+    lengths = workload.output_tokens.astype(np.int32)
     return SimulationResult(
         policy=policy,
         threshold=in_force,
@@ -243,17 +201,67 @@ def simulate(
         cycle_start_s=starts,
         steady_window_s=(float(window[0]), float(window[1])),
         requests={
-            "prompt_tokens": prompt.astype(np.int32),
-            "max_tokens": output.astype(np.int32),
-            "output_tokens": output.astype(np.int32),
-            "arrival_s": arrival,
+            "prompt_tokens": workload.prompt_tokens.astype(np.int32),
+            "max_tokens": lengths,
+            "output_tokens": lengths.copy(),
+            "arrival_s": workload.arrival_s,
             "admitted_s": admitted,
             "first_token_s": first,
             "finish_s": finish,
-            "preemptions": np.zeros(output.size, dtype=np.int32),
+            "preemptions": np.zeros(finish.size, dtype=np.int32),
         },
         steps=_step_columns(times, columns, in_force) if record else None,
     )
+
+
+def _workload(
+    output_tokens: ArrayLike, prompt_tokens: ArrayLike, arrival_s: ArrayLike | None
+) -> _kernel.Workload:
+    output = _counts("output_tokens", output_tokens)
+    prompt = np.ascontiguousarray(np.broadcast_to(np.asarray(prompt_tokens), output.shape))
+    return _kernel.Workload(
+        output, _counts("prompt_tokens", prompt), _arrivals(arrival_s, output.size)
+    )
+
+
+def _rules(
+    n_slots: int,
+    threshold: int,
+    policy: PolicyKind,
+    drain: Drain,
+    max_num_batched_tokens: int | None,
+) -> _kernel.Rules:
+    check_slots(n_slots)
+    if policy not in get_args(PolicyKind) or drain not in get_args(Drain):
+        raise InputError(
+            f"policy must be fixed or mixed and drain eager or strict, got {policy!r}, {drain!r}"
+        )
+    if policy == "fixed" and not 1 <= threshold <= n_slots:
+        raise InputError(f"threshold must be from 1 to n_slots = {n_slots}, got {threshold}")
+    budget = UNLIMITED if max_num_batched_tokens is None else max_num_batched_tokens
+    if budget < (n_slots + 1 if policy == "mixed" else 1):
+        raise InputError(
+            f"max_num_batched_tokens = {budget} leaves no room for prefill beside {n_slots} "
+            "decoding requests; raise it above n_slots"
+        )
+    return _kernel.Rules(n_slots, threshold, policy == "mixed", drain == "eager", budget)
+
+
+def _step_law(
+    step_times: StepTimes | StepCurves, n_slots: int, mixed_step: MixedStep | None
+) -> _kernel.StepLaw:
+    curves = step_times.curves if isinstance(step_times, StepTimes) else step_times
+    knots = getattr(curves.prefill, "knots", None)
+    slope = getattr(curves.decode, "context_slope", None)
+    if knots is None or slope is None:
+        raise InputError(
+            "the simulator needs a prefill curve with corners and a decode curve affine in the "
+            "context; tabulate yours with TabulatedPrefill and TabulatedDecode"
+        )
+    base = np.concatenate(([0.0], curves.decode(np.arange(1.0, n_slots + 1.0), 0.0)))
+    mixed = np.array(astuple(mixed_step) if mixed_step else (), dtype=float)
+    prefill_x, prefill_y = knots()
+    return _kernel.StepLaw(prefill_x, prefill_y, base, float(slope), mixed)
 
 
 def _step_columns(
