@@ -6,7 +6,7 @@ CORES ?= all
 ARGS ?=
 STAMP := .venv/setup.stamp
 
-.PHONY: help setup run test test-fast test-slurm faults contract lint schema lock bench datasets figures
+.PHONY: help setup run test test-all test-touched coverage test-fast test-slurm faults contract lint schema lock bench datasets figures
 .PHONY: report clean forget
 
 help:            ## show this list
@@ -22,20 +22,29 @@ run: setup       ## run the workflow with the default config and print the verdi
 	snakemake --cores $(CORES) $(ARGS)
 	python workflow/scripts/verdict.py
 
-test: setup lint ## the whole test suite: fast tests, real vLLM and Snakemake, real Slurm
-	pytest -m "not slow and not slurm"
-	pytest -m slow
+test: setup lint ## fast tests, then real vLLM and Snakemake; about 12 minutes on two cores
+	pytest -m "not slow and not rare and not slurm"
+	pytest -m "slow and not rare"
+
+test-all: test   ## the rare tests too: Slurm, faults, several models, statistics with many draws
+	pytest -m rare
 	tests/slurm/run.sh
 
+test-touched: setup ## the rare tests that a change touches: make test-touched SINCE=COMMIT
+	tests/touched.sh $(SINCE)
+
 test-fast: setup ## the tests that start neither vLLM nor Snakemake
-	pytest -m "not slow and not slurm"
+	pytest -m "not slow and not rare and not slurm"
+
+coverage: setup  ## the lines of the library that the fast tests run, in percent
+	pytest -m "not slow and not rare and not slurm" --cov=pdswitch --cov-report=term:skip-covered
 
 test-slurm: setup ## the tests on a Slurm of one node, installed and started for them; skipped where that cannot be
 	tests/slurm/run.sh $(ARGS)
 
 faults: setup    ## fifty rounds of SIGKILL at random moments over a whole small workflow, twenty of mistakes
-	PDSWITCH_FAULT_ROUNDS=50 pytest -m slow tests/workflow/test_faults.py
-	PDSWITCH_MISTAKE_ROUNDS=20 pytest -m slow tests/workflow/test_store.py
+	PDSWITCH_FAULT_ROUNDS=50 pytest -m rare tests/workflow/test_faults.py
+	PDSWITCH_MISTAKE_ROUNDS=20 pytest -m rare tests/workflow/test_store.py
 
 contract: setup  ## the scheduler on every supported vLLM, each in a folder thrown away; writes docs
 	. envs/registry.sh && python tests/support/contract.py 0.26.0 0.30.0 0.32.0

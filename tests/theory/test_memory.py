@@ -60,7 +60,7 @@ def test_the_peak_stays_within_the_budget_and_few_slots_are_given_away(
     assert_safe_and_tight(p, mean, cv, tolerance, slots, 600_000)
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("slots", [24, 128, 600])
 @pytest.mark.parametrize("tolerance", [0.05, 0.01])
 @pytest.mark.parametrize("cv", [0.0, 1.0])

@@ -10,7 +10,7 @@ import pytest
 
 from checkout import Checkout, make_checkout
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.rare, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from filelock import FileLock
 from checkout import CONFIG_FILE, Checkout, make_checkout
 from pdswitch.files import read_json
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.rare, pytest.mark.timeout(900)]
 
 ROUNDS = int(os.environ.get("PDSWITCH_MISTAKE_ROUNDS", "2"))
 ENGINE = {"dtype": "float32", "threads": 1}
