@@ -69,8 +69,9 @@ def test_what_a_stage_ran_is_what_its_rule_declares(root, traced, stage):
 @pytest.mark.timeout(900)
 def test_what_an_engine_ran_is_in_its_key(traced):
     ran = {path.removeprefix("workflow/pdswitch/") for path in traced["host.py"]}
-    # Where its socket lies changes no measurement.
-    assert ran - set(ENGINE_SOURCES) <= {"engine/device.py", "engine/__init__.py", "__init__.py"}
+    # A package's docstring changes no measurement, nor does the place of the engine's socket.
+    others = {name for name in ran - set(ENGINE_SOURCES) if not name.endswith("__init__.py")}
+    assert others <= {"engine/device.py"}
     assert set(ENGINE_SOURCES) <= ran
 
 

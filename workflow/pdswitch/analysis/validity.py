@@ -1,4 +1,4 @@
-"""The gate: why a run is kept but not counted."""
+"""Checks of a finished run; a run that fails one enters no average."""
 
 from typing import Any
 

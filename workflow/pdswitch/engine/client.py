@@ -47,8 +47,7 @@ LOG_TAIL_LINES = 30
 POLL_S = 0.1
 LAST_WORDS_S = 5.0
 RUN_TIMEOUT_S = 86400.0
-# An engine that serves answers at once; one that drops the run of a client that has gone, after
-# the step it is in.
+# Limit for the hello; a busy engine answers after its current step.
 HELLO_TIMEOUT_S = 60.0
 
 Say = Callable[[str], None]

@@ -1,4 +1,4 @@
-"""What the scheduler cannot do: vLLM settings it refuses, and versions it was not tried on."""
+"""vLLM settings that the scheduler refuses, and vLLM versions on which it was not tried."""
 
 import logging
 import re

@@ -89,7 +89,7 @@ class SwitchingScheduler(AsyncScheduler):
         self._waiting_since: OrderedDict[str, float] = OrderedDict()
         # Those of them that could not be admitted yet, when last looked at.
         self._blocked: dict[str, Request] = {}
-        # Requests to be ended with an error, and those whose clients are still to be told.
+        # Requests with an invalid order, and those still to be answered with an error.
         self._refused: list[Request] = []
         self._refusals: list[Request] = []
         self._preempted = 0
@@ -107,7 +107,7 @@ class SwitchingScheduler(AsyncScheduler):
         if self._pause_state == PauseState.PAUSED_ALL:
             output = super().schedule(*args, **kwargs)
         elif run is not None and run.start is None and not self._begins(run):
-            # Whoever is served already is served on.
+            # The run has not begun: decode what is in slots, admit nothing.
             output = self._schedule_paused(PauseState.PAUSED_NEW, *args, **kwargs)
         elif controller.policy.kind == "mixed":
             output = super().schedule(*args, **kwargs)
@@ -373,6 +373,15 @@ class SwitchingScheduler(AsyncScheduler):
         held: int,
         cause: str,
     ) -> None:
+        """Follow what vLLM scheduled, and begin the step's row of the record.
+
+        Args:
+            output: of vLLM's scheduler.
+            run: in progress when the step was scheduled.
+            controller: in force in the step.
+            held: KV tokens of the requests in slots before the step.
+            cause: of the refill, empty for a decode step.
+        """
         scheduled = output.num_scheduled_tokens
         new = output.scheduled_new_reqs
         prefills = {request.req_id for request in new}
