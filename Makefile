@@ -20,7 +20,7 @@ $(STAMP): envs/setup.sh envs/registry.sh envs/cpu/requirements.txt envs/gpu/requ
 
 run: setup       ## run the workflow with the default config and print the verdict
 	snakemake --cores $(CORES) $(ARGS)
-	python workflow/scripts/verdict.py
+	pdswitch verdict
 
 test: setup lint ## fast tests, then real vLLM and Snakemake; about 12 minutes on two cores
 	pytest -m "not slow and not rare and not slurm"

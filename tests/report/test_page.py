@@ -16,6 +16,7 @@ from docutils.core import publish_parts
 
 from figure_files import write_cell
 from pdswitch.analysis.results import AVERAGED, LATENCIES, MeasuredRun, dataset_results
+from pdswitch.cli import main
 from pdswitch.figures import throughput_vs_k
 from pdswitch.files import read_json, write_json
 from pdswitch.report import wording
@@ -433,9 +434,9 @@ class TestFiles:
         assert "step times add up to the clock" in natural
         assert "step times add up to the clock" in bound
 
-    def test_verdict_command(self, cell, root, tmp_path, monkeypatch, capsys):
+    def test_verdict_command(self, cell, tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("COLUMNS", "200")
-        self.run(root / "workflow/scripts/verdict.py", [str(tmp_path)], monkeypatch)
+        assert main(["verdict", str(tmp_path)]) == 0
         shown = capsys.readouterr().out
         results = results_of()
         for text in (
@@ -445,17 +446,16 @@ class TestFiles:
         ):  # fmt: skip
             assert text in shown
 
-    def test_verdict_before_the_first_run(self, root, tmp_path, monkeypatch):
-        script = root / "workflow/scripts/verdict.py"
+    def test_verdict_before_the_first_run(self, tmp_path):
         with pytest.raises(SystemExit, match=r"does not exist; run the workflow first: make run"):
-            self.run(script, [str(tmp_path)], monkeypatch)
+            main(["verdict", str(tmp_path)])
 
-    def test_verdict_without_a_file_that_was_summed_up(self, cell, root, tmp_path, monkeypatch):
+    def test_verdict_without_a_file_that_was_summed_up(self, cell, tmp_path):
         (cell / "demo_results.json").unlink()
         with pytest.raises(
             SystemExit, match=r"demo_results\.json is gone; make it again: make run"
         ):
-            self.run(root / "workflow/scripts/verdict.py", [str(tmp_path)], monkeypatch)
+            main(["verdict", str(tmp_path)])
 
 
 @pytest.mark.parametrize("name", CAPTIONS)

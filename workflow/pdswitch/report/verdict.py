@@ -1,6 +1,5 @@
-"""Print the verdict of every dataset, and where the figures and the report are."""
+"""The verdict of every dataset, printed on a terminal."""
 
-import argparse
 import csv
 from pathlib import Path
 
@@ -12,21 +11,17 @@ from rich.text import Text
 from pdswitch.errors import InputError
 from pdswitch.files import read_json
 from pdswitch.report.wording import headline, verdict_rows
-from pdswitch.stages.entry import stage
 
 
-@stage
-def main() -> None:
-    """Print it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "results",
-        type=Path,
-        nargs="?",
-        default=Path("results"),
-        help="the workflow's output folder, with summary.csv",
-    )
-    folder = parser.parse_args().results
+def print_verdicts(folder: Path) -> None:
+    """Print the verdict of every results file, and where the figures and the report are.
+
+    Args:
+        folder: the workflow's output folder, with summary.csv.
+
+    Raises:
+        InputError: if there is no summary, or a file that it names is gone.
+    """
     files = result_files(folder)
     console = Console(highlight=False)
     for file in files:
@@ -72,7 +67,3 @@ def print_verdict(console: Console, file: Path) -> None:
         rows.add_row(Text(label), Text(value))
     rows.add_row(Text("figures"), Text(f"{file.parent}/{results['dataset']}_*.pdf"))
     console.print(Padding(rows, (0, 0, 1, 2)))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,13 @@
+"""`pdswitch kstar`, and the same command under its older name `python -m pdswitch.theory`."""
+
 import json
 import subprocess
 import sys
 
 import pytest
 
-from pdswitch.theory.__main__ import main
+from pdswitch.cli import main
+from pdswitch.theory import __main__ as older
 
 FIVE = (
     "--n-slots 256 --termination-probability 0.0078 "
@@ -12,9 +15,10 @@ FIVE = (
 )
 
 
-def test_k_star_from_five_numbers(root):
+@pytest.mark.parametrize("command", ["pdswitch kstar", "pdswitch.theory"])
+def test_k_star_from_five_numbers(root, command):
     done = subprocess.run(
-        [sys.executable, "-m", "pdswitch.theory", *FIVE.split()],
+        [sys.executable, "-m", *command.split(), *FIVE.split()],
         capture_output=True,
         text=True,
         check=True,
@@ -25,7 +29,7 @@ def test_k_star_from_five_numbers(root):
 
 
 def test_json(capsys):
-    assert main([*FIVE.split(), "--json"]) == 0
+    assert main(["kstar", *FIVE.split(), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["k_star"], found["k_star_corrected"], found["k_star_single_exit"]) == (
         25,
@@ -50,15 +54,26 @@ def test_json(capsys):
     ],
 )
 def test_limits_print_a_table_and_valid_json(arguments, capsys):
-    assert main(arguments.split()) == 0
+    assert main(["kstar", *arguments.split()]) == 0
     assert "k* = " in capsys.readouterr().out
-    assert main([*arguments.split(), "--json"]) == 0
+    assert main(["kstar", *arguments.split(), "--json"]) == 0
     json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
 
 
-def test_an_error_is_one_sentence(capsys):
-    arguments = "--n-slots 8 --termination-probability 1.5 --alpha-p 1 --alpha-d 1"
-    assert main(arguments.split()) == 2
+WRONG = "--n-slots 8 --termination-probability 1.5 --alpha-p 1 --alpha-d 1"
+
+
+def test_an_error_is_one_sentence():
+    with pytest.raises(SystemExit) as ended:
+        main(["kstar", *WRONG.split()])
+    assert str(ended.value) == (
+        "error: termination_probability must be in (0, 1], got 1.5; "
+        "it is 1 / mean output length in tokens"
+    )
+
+
+def test_the_older_command_keeps_its_status_and_its_sentence(capsys):
+    assert older.main(WRONG.split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("pdswitch.theory: termination_probability must be in (0, 1], got 1.5")
     assert error.count("\n") == 1
