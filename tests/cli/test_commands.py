@@ -94,3 +94,13 @@ def test_a_module_of_our_own_that_is_missing_is_a_bug(module, monkeypatch):
     monkeypatch.setattr(cli.load("verdict"), "run", run)
     with pytest.raises(ModuleNotFoundError):
         cli.main(["verdict"])
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    command = f"{sys.executable} -m pdswitch --help"
+    run = subprocess.run(
+        ["bash", "-c", f"{{ sleep 0.5; {command}; echo status $? >&2; }} | true"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.stderr == "status 1\n"

@@ -6,6 +6,7 @@ the rest of this library only in `run`, so that help and mistakes are answered a
 """
 
 import argparse
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -19,14 +20,21 @@ from pdswitch.stages.entry import stage
 @stage
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `pdswitch …`; returns the exit status."""
-    match sys.argv[1:] if arguments is None else list(arguments):
-        case [] | ["-h" | "--help", *_]:
-            print(overview())
-        case ["--version", *_]:
-            print(f"pdswitch {metadata.version('pdswitch')}")
-        case [name, *rest]:
-            return run(name, rest)
-    return 0
+    status = 0
+    try:
+        match sys.argv[1:] if arguments is None else list(arguments):
+            case [] | ["-h" | "--help", *_]:
+                print(overview())
+            case ["--version", *_]:
+                print(f"pdswitch {metadata.version('pdswitch')}")
+            case [name, *rest]:
+                status = run(name, rest)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, `head` for example, has enough. Python flushes once more as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    return status
 
 
 def run(name: str, arguments: Sequence[str], program: str | None = None) -> int:
