@@ -63,7 +63,8 @@ schema: setup    ## regenerate the config's schema and manual from its models
 lock: setup      ## resolve the environments anew
 	envs/lock.sh
 
-bench: setup     ## speed of the mathematics, the dataset extraction, the engine's service, the scheduler, a large sweep
+bench: setup     ## speed of the command's start, the mathematics, the dataset extraction, the engine's service, the scheduler, a large sweep
+	python benchmarks/bench_start.py
 	PYTHONPATH=workflow python benchmarks/bench_theory.py
 	PYTHONPATH=workflow python benchmarks/bench_datasets.py
 	PYTHONPATH=workflow python benchmarks/bench_engine.py

@@ -12,7 +12,7 @@ from distribution import Environment, build, run
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 # Of the plug-in, what imports vLLM.
-WITH_VLLM = {"compatibility", "scheduler"}
+WITH_VLLM = {"scheduler"}
 FIVE = (
     "--n-slots 256 --termination-probability 0.0078 "
     "--alpha-p 0.0032 --alpha-d 0.0045 --beta-d 2.8e-5"

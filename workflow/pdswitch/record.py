@@ -7,6 +7,8 @@ import pandas as pd
 
 from pdswitch.plugin.record import RequestRow, RunRecord, Step
 
+__all__ = ["Record", "decode_record"]
+
 STEP_TYPES = {name: "float64" if name.endswith("_s") else "int32" for name in Step._fields}
 STEP_TYPES |= {"context_tokens": "int64", "refill_cause": "string"}
 

@@ -13,6 +13,8 @@ from pdswitch.plugin.run import ORDER_KEY, SchedulerOptions
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
+__all__ = ["EarlyRefusal"]
+
 # Those of docs/vllm_versions.md.
 TRIED_VERSIONS = ("0.26.0", "0.30.0", "0.32.0")
 
