@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 WORKFLOW = Path(__file__).resolve().parents[1] / "workflow"
-FIVE = "--n-slots=256 --termination-probability=0.0078 --alpha-p=0.0032 --alpha-d=0.0045"
+NUMBERS = "--n-slots=256 --termination-probability=0.0078 --alpha-p=0.0032 --alpha-d=0.0045"
 PYTHON = "Python alone"
 KSTAR = ["-m", "pdswitch", "kstar"]
 COMMANDS = {
@@ -24,7 +24,7 @@ COMMANDS = {
     "import numba": ["-c", "import numba"],
     "pdswitch --help": ["-m", "pdswitch", "--help"],
     "pdswitch kstar --help": [*KSTAR, "--help"],
-    "pdswitch kstar, whole": [*KSTAR, *FIVE.split()],
+    "pdswitch kstar, whole": [*KSTAR, *NUMBERS.split()],
 }
 TARGET_S = {"pdswitch --help": 0.5, "pdswitch kstar --help": 0.5, "pdswitch kstar, whole": 0.5}
 

@@ -11,6 +11,9 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
   exit 1
 fi
 if nvidia-smi >/dev/null 2>&1; then kind=gpu; else kind=cpu; fi
+# An image for GPUs may be built where there is none.
+kind=${DEVICE_KIND:-$kind}
+if [ ! -d "envs/$kind" ]; then echo "error: DEVICE_KIND is $kind; use cpu or gpu" >&2; exit 1; fi
 echo "setting up .venv for this machine: $kind"
 "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
