@@ -21,7 +21,7 @@ LAYERS = [
     ["stages", "estimation"],
     ["checkpoint"],
     ["model"],
-    ["files", "paths", "complaints"],
+    ["files", "paths", "complaints", "catalogue"],
     ["errors"],
 ]
 PLUGIN_IMPORTS = {"msgspec", "vllm"}
