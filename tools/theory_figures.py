@@ -53,7 +53,7 @@ from pdswitch.theory import (
 FloatArray = NDArray[np.float64]
 Table = list[str]
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 DPI = 130
 WIDTH_IN = 7.0
 
