@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import digamma
 
 from pdswitch.errors import InputError
-from pdswitch.estimation.estimators import ema_inverse_moments, ema_length_moments, window_moments
+from pdswitch.estimation.moments import ema_inverse_moments, ema_length_moments, window_moments
 from pdswitch.figures.style import (
     BLACK,
     BLUE,

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from pdswitch.engine.spec import ENGINE_SOURCES
+from pdswitch.estimation.catalogue import estimator_modules
 from pdswitch.figures.catalogue import figures
 from pdswitch.stages.sources import stage_sources
 
@@ -34,6 +35,7 @@ NOT_TRACED = ["conversion", "kv_budget", "slots"]
 
 # What the finished workflow chose by name.
 CHOSEN = {
+    "estimate": estimator_modules(),
     "prompts": ["pdswitch.datasets.demo", "pdswitch.datasets.custom"],
     "figure": [figure.module for figure in figures().values()],
     "report": [figure.module for figure in figures().values()],

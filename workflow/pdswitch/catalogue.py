@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 LIBRARY = Path(__file__).parent
+LAST = 1_000
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Entry:
 
 @cache
 def entries(package: str, *functions: str) -> dict[str, Entry]:
-    """Return the modules of a package that define all of these functions, by name, sorted.
+    """Return the modules of a package that define all of these functions, by name.
+
+    In the order of their constant PLACE; those without one come last, sorted.
 
     Args:
         package: of the library, as `figures`.
@@ -42,7 +45,8 @@ def entries(package: str, *functions: str) -> dict[str, Entry]:
         # Most helper modules are told apart without being parsed.
         if all(f"\ndef {name}(" in text for name in functions):
             found[file.stem] = _entry(f"pdswitch.{package}.{file.stem}", ast.parse(text, str(file)))
-    return found
+    places = {name: entry.literals.get("PLACE", LAST) for name, entry in found.items()}
+    return dict(sorted(found.items(), key=lambda item: (places[item[0]], item[0])))
 
 
 def _entry(module: str, tree: ast.Module) -> Entry:

@@ -26,6 +26,7 @@ from pdswitch.datasets.options import dataset_options, loader_module
 from pdswitch.datasets.source import input_files
 from pdswitch.engine.processes import start_time
 from pdswitch.errors import InputError
+from pdswitch.estimation.catalogue import estimator_modules
 from pdswitch.figures.catalogue import RESULT_FILES, figures
 from pdswitch.files import read_json
 from pdswitch.analysis.grid import k_grid

@@ -25,7 +25,6 @@ RESULT_FILES = {
 }
 # Texts and token ids would fill the memory, and no figure shows them.
 LEFT_OUT = {"prompt", "prompt_token_ids", "text", "output_token_ids"}
-LAST = 1_000
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,13 @@ class FigureEntry:
 
 
 def figures() -> dict[str, FigureEntry]:
-    """Return all figures by name, in the order of the report: by PLACE, those without one last.
+    """Return all figures by name, in the order of the report.
 
     Raises:
         InputError: if a figure asks for a file that does not exist.
     """
     found = entries("figures", "draw", "caption")
-    in_order = sorted(found, key=lambda name: (found[name].literals.get("PLACE", LAST), name))
-    return {name: _figure(name, found[name]) for name in in_order}
+    return {name: _figure(name, entry) for name, entry in found.items()}
 
 
 def _figure(name: str, entry: Entry) -> FigureEntry:

@@ -2,7 +2,7 @@
 
 They run inside the scheduler, between two steps of the model: constant time per completion, and a
 memory of at most `window` numbers. Their stationary bias and variance are derived in
-`pdswitch.estimation.estimators`.
+`pdswitch.estimation.moments`.
 """
 
 from abc import ABC, abstractmethod
