@@ -30,6 +30,17 @@ class Entry:
 
 
 @cache
+def modules(package: str, *functions: str) -> list[Path]:
+    """Return the files of a package that define all of these functions, sorted."""
+    return [
+        file
+        for file in sorted((LIBRARY / package).glob("*.py"))
+        if (text := file.read_text(encoding="utf-8"))
+        and all(f"\ndef {name}(" in text for name in functions)
+    ]
+
+
+@cache
 def entries(package: str, *functions: str) -> dict[str, Entry]:
     """Return the modules of a package that define all of these functions, by name.
 
@@ -39,12 +50,12 @@ def entries(package: str, *functions: str) -> dict[str, Entry]:
         package: of the library, as `figures`.
         functions: names of functions at a module's top level.
     """
-    found = {}
-    for file in sorted((LIBRARY / package).glob("*.py")):
-        text = file.read_text(encoding="utf-8")
-        # Most helper modules are told apart without being parsed.
-        if all(f"\ndef {name}(" in text for name in functions):
-            found[file.stem] = _entry(f"pdswitch.{package}.{file.stem}", ast.parse(text, str(file)))
+    found = {
+        file.stem: _entry(
+            f"pdswitch.{package}.{file.stem}", ast.parse(file.read_bytes(), str(file))
+        )
+        for file in modules(package, *functions)
+    }
     places = {name: entry.literals.get("PLACE", LAST) for name, entry in found.items()}
     return dict(sorted(found.items(), key=lambda item: (places[item[0]], item[0])))
 

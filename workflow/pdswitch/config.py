@@ -14,12 +14,12 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pdswitch.complaints import complaint, shown
 from pdswitch.datasets.options import (
-    Strict,
     dataset_option_names,
     dataset_options,
     option_class,
     option_errors,
 )
+from pdswitch.datasets.strict import Strict
 from pdswitch.errors import InputError
 from pdswitch.estimation.catalogue import estimator_names
 from pdswitch.model import model_slug
