@@ -54,11 +54,11 @@ lint: setup      ## style, formatting, types, Snakemake's own checks, generated 
 	ruff format --quiet --check .
 	snakefmt --check Snakefile workflow/rules
 	mypy
-	python workflow/scripts/schema.py --check
+	python tools/schema.py --check
 	snakemake --lint
 
 schema: setup    ## regenerate the config's schema and manual from its models
-	python workflow/scripts/schema.py
+	python tools/schema.py
 
 lock: setup      ## resolve the environments anew
 	envs/lock.sh

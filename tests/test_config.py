@@ -19,7 +19,8 @@ from pdswitch.config import (
     manual,
     parse_config,
 )
-from pdswitch.datasets.options import KINDS, FixedLaw, GammaLaw, GeometricLaw, UniformLaw
+from pdswitch.datasets.laws import FixedLaw, GammaLaw, GeometricLaw, UniformLaw
+from pdswitch.datasets.options import dataset_kinds, option_class
 
 
 def law_values(law, values):
@@ -280,7 +281,7 @@ LEVELS = {
         f"a law: {law.__name__}": (law, partial(law_values, law))
         for law in (FixedLaw, UniformLaw, GeometricLaw, GammaLaw)
     },
-    **{kind: (options, partial(dataset_values, kind)) for kind, options in KINDS.items()},
+    **{kind: (option_class(kind), partial(dataset_values, kind)) for kind in dataset_kinds()},
 }
 
 

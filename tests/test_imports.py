@@ -22,7 +22,7 @@ LAYERS = [
     ["stages", "estimation"],
     ["checkpoint"],
     ["model"],
-    ["files", "paths", "complaints"],
+    ["files", "paths", "complaints", "catalogue"],
     ["errors"],
 ]
 COMMANDS = ["pdswitch.__main__", "pdswitch.theory.__main__"]

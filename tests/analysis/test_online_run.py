@@ -6,8 +6,8 @@ import pytest
 
 from pdswitch.analysis.metrics import steady_window
 from pdswitch.analysis.online_run import online_estimation
+from pdswitch.figures import online_kstar_convergence
 from pdswitch.plugin.online_estimators import EmaLength
-from pdswitch.report.captions import CAPTIONS
 from pdswitch.report.wording import online_basis, verdict_rows
 from synthetic import results_of
 from synthetic_runs import N_SLOTS, P, records_of, workload
@@ -86,7 +86,7 @@ def test_the_numbers_say_where_the_window_lies():
 
 def said_of(found: dict) -> tuple[str, str]:
     results = results_of() | {"online_estimation": found, "k_star_online": found["k_star"]}
-    caption = CAPTIONS["online_kstar_convergence"](results)
+    caption = online_kstar_convergence.caption(results)
     assert online_basis(results) in caption
     return dict(verdict_rows(results))["k* online"], caption
 

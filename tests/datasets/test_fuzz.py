@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pdswitch.datasets.encoding import Encoder
 from pdswitch.datasets.loading import load
-from pdswitch.datasets.options import KINDS, dataset_options
+from pdswitch.datasets.options import dataset_options, option_class
 from pdswitch.datasets.prompts import limits_of, write_prompts
 from pdswitch.datasets.sample import DatasetError
 from tokenizer_fixture import make_tokenizer
@@ -120,7 +120,7 @@ def folder(tmp_path_factory):
 
 def stage(kind, place, encoder, folder, records):
     """Return how many records ended as prompts, and how many under a reason."""
-    location = {KINDS[kind].location_option: str(place)}
+    location = {option_class(kind).location_option: str(place)}
     wanted = {"num_requests": records + 1, "reuse_requests": True}
     options = dataset_options(kind, location | wanted | FURTHER.get(kind, {}))
     outcomes, _ = load(options)

@@ -3,19 +3,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdswitch.estimation.estimators import (
-    Estimate,
-    ema_inverse_moments,
-    ema_length_moments,
-    estimate_censored,
-    estimate_ema_inverse,
-    estimate_ema_length,
-    estimate_mean,
+from pdswitch.estimation.censored import estimate as estimate_censored
+from pdswitch.estimation.ema_inverse import estimate as estimate_ema_inverse
+from pdswitch.estimation.ema_length import estimate as estimate_ema_length
+from pdswitch.estimation.lengths import Estimate
+from pdswitch.estimation.mean import estimate as estimate_mean
+from pdswitch.estimation.moments import ema_inverse_moments, ema_length_moments, window_moments
+from pdswitch.estimation.survival import (
     geometric_ks_distance,
     hazard,
     kaplan_meier,
     wilson_interval,
-    window_moments,
 )
 from pdswitch.plugin.online_estimators import make_estimator
 

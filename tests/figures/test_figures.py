@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from figure_files import FIGURE_INPUTS, write_cell
+from figure_files import figure_inputs, write_cell
 from pdswitch.analysis.results import timeline as phases_of_run
 from pdswitch.figures import (
     hazard,
@@ -25,11 +26,11 @@ from pdswitch.figures import (
     throughput_vs_k,
     timeline,
 )
+from pdswitch.figures.catalogue import figures
 from pdswitch.figures.lengths import MOST_BINS, whole_token_bins
 from pdswitch.figures.save import save_figure
 from pdswitch.figures.style import house_style, plain
 from pdswitch.figures.throughput_vs_k import bands, measured_throughput
-from pdswitch.report.captions import CAPTIONS
 from synthetic import (
     block_of,
     history_of,
@@ -55,6 +56,10 @@ def is_drawn(figure: Figure) -> None:
         figure.savefig(image, format="png", dpi=60)
     with Image.open(image) as opened:
         assert len(opened.getcolors(maxcolors=1 << 20) or []) > 10
+
+
+def prompts_frame(count: int) -> pd.DataFrame:
+    return pd.DataFrame({"prompt_tokens": prompts_of(count)})
 
 
 def without_runs(results: dict[str, Any]) -> dict[str, Any]:
@@ -194,22 +199,24 @@ class TestProfile:
     def test_an_unsupported_parameter_has_an_unknown_error(self):
         timing = timing_of(16)
         timing["prefill"]["hinge"]["se_floor_s"] = None
-        shown = texts(profiling_results.draw("demo", profile_steps(16), timing))
+        shown = texts(profiling_results.draw("demo", profile_steps(16), {"timing": timing}))
         assert "± ?" in shown
 
     @pytest.mark.parametrize("n_slots", [1, 16, 512])
     def test_any_number_of_slots(self, n_slots):
-        figure = profiling_results.draw("demo", profile_steps(n_slots), timing_of(n_slots))
+        figure = profiling_results.draw(
+            "demo", profile_steps(n_slots), {"timing": timing_of(n_slots)}
+        )
         is_drawn(figure)
 
     def test_prints_the_fits_with_their_errors(self):
-        shown = texts(profiling_results.draw("demo", profile_steps(16), timing_of(16)))
+        shown = texts(profiling_results.draw("demo", profile_steps(16), {"timing": timing_of(16)}))
         assert r"$\alpha_p$ = 9.00 ± 0.21 ms, $\beta_p$ = 22.00 ± 0.30 µs/token" in shown
         assert r"$\alpha_d$ = 6.500 ± 0.040 ms, $\beta_d$ = 20.0 ± 3.0 µs/request" in shown
         assert "hinge: 9.50 ± 0.10 ms" in shown
 
     def test_a_step_held_up_does_not_flatten_the_others(self):
-        figure = profiling_results.draw("demo", profile_steps(16), timing_of(16))
+        figure = profiling_results.draw("demo", profile_steps(16), {"timing": timing_of(16)})
         assert "1 held up, as long as 90 ms" in texts(figure)
         assert figure.axes[2].get_ylim()[1] < 10
 
@@ -227,7 +234,7 @@ class TestProfile:
         steps = profile_steps(16)
         many = steps.loc[steps.index.repeat(60)].reset_index(drop=True)
         many["step"] = range(len(many))
-        figure = profiling_results.draw("demo", many, timing_of(16))
+        figure = profiling_results.draw("demo", many, {"timing": timing_of(16)})
         assert any(line.get_rasterized() for line in figure.axes[2].lines)
 
 
@@ -242,7 +249,7 @@ class TestLengths:
 
     @pytest.mark.parametrize("count", [1, 500])
     def test_inputs(self, count):
-        figure = input_length_distribution.draw("demo", prompts_of(count))
+        figure = input_length_distribution.draw("demo", prompts_frame(count))
         assert f"{count} prompts" in texts(figure)
         is_drawn(figure)
 
@@ -270,7 +277,7 @@ class TestLengths:
 
     def test_nothing_to_draw_is_refused(self):
         with pytest.raises(ValueError, match="demo has no prompts to draw"):
-            input_length_distribution.draw("demo", prompts_of(0))
+            input_length_distribution.draw("demo", prompts_frame(0))
         with pytest.raises(ValueError, match="demo has no answers to draw"):
             output_length_distribution.draw("demo", requests_of(2).iloc[:0], termination_of(2))
 
@@ -369,7 +376,7 @@ def test_hazard_of_answers_that_were_all_cut():
     is_drawn(hazard.draw("demo", termination))
     results = results_of()
     results["offline_estimation"] |= {"geometric_ks_distance": None}
-    assert "(Kolmogorov–Smirnov): –" in CAPTIONS["hazard"](results)
+    assert "(Kolmogorov–Smirnov): –" in hazard.caption(results)
 
 
 class TestFiles:
@@ -411,9 +418,9 @@ class TestCommandLine:
 
     def test_every_figure_from_its_files(self, run, tmp_path, capsys):
         cell = write_cell(tmp_path)
-        for name, inputs in FIGURE_INPUTS.items():
+        for name, figure in figures().items():
             stem = tmp_path / f"demo_{name}"
-            run(name, [cell / place for place in inputs], stem)
+            run(name, figure_inputs(cell, figure), stem)
             assert f"wrote {stem}.pdf {stem}.png" in capsys.readouterr().out
             assert Path(f"{stem}.pdf").read_bytes().startswith(b"%PDF")
             with Image.open(f"{stem}.png") as image:

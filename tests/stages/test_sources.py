@@ -8,7 +8,8 @@ import time
 import pytest
 
 from pdswitch.engine.spec import ENGINE_SOURCES
-from pdswitch.report.captions import CAPTIONS
+from pdswitch.estimation.catalogue import estimator_modules
+from pdswitch.figures.catalogue import figures
 from pdswitch.stages.sources import stage_sources
 
 STAGES = [
@@ -34,8 +35,10 @@ NOT_TRACED = ["conversion", "kv_budget", "slots"]
 
 # What the finished workflow chose by name.
 CHOSEN = {
+    "estimate": estimator_modules(),
     "prompts": ["pdswitch.datasets.demo", "pdswitch.datasets.custom"],
-    "figure": [f"pdswitch.figures.{name}" for name in CAPTIONS],
+    "figure": [figure.module for figure in figures().values()],
+    "report": [figure.module for figure in figures().values()],
 }
 MEASURED = ("step_times", "termination", "online", "throughput")
 

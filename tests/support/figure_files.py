@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from pdswitch.analysis.results import timeline
+from pdswitch.figures.catalogue import RESULT_FILES, FigureEntry
 from pdswitch.files import write_json, write_parquet
 from synthetic import (
     play,
@@ -18,16 +19,10 @@ from synthetic import (
     timing_of,
 )
 
-# Relative to the folder of a cell.
-FIGURE_INPUTS = {
-    "throughput_vs_k": ["demo_results.json"],
-    "profiling_results": ["../../profile/N=16/steps.parquet", "threshold.json"],
-    "input_length_distribution": ["../prompts.parquet"],
-    "output_length_distribution": ["termination/requests.parquet", "termination/termination.json"],
-    "online_kstar_convergence": ["demo_results.json"],
-    "timeline": ["pd_timeline_demo.json"],
-    "hazard": ["termination/termination.json"],
-}
+
+def figure_inputs(cell: Path, figure: FigureEntry) -> list[Path]:
+    """Return the files of `write_cell` that a figure is drawn from."""
+    return [cell / RESULT_FILES[name].format(dataset="demo", n=16) for name in figure.inputs]
 
 
 def write_cell(folder: Path, results: dict[str, Any] | None = None) -> Path:

@@ -10,7 +10,7 @@ TABLE = re.compile(r"<!-- table: (\w+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 @pytest.fixture(scope="module")
 def script(root):
-    return runpy.run_path(str(root / "workflow/scripts/theory_figures.py"))
+    return runpy.run_path(str(root / "tools/theory_figures.py"))
 
 
 def test_every_table_is_made_by_the_script_and_every_figure_is_there(root, script):
@@ -36,5 +36,5 @@ def test_a_missing_marker_is_an_error(script):
 
 @pytest.mark.slow
 def test_all_tables_are_current(root, command_environment):
-    path = root / "workflow/scripts/theory_figures.py"
+    path = root / "tools/theory_figures.py"
     subprocess.run([sys.executable, path, "--check"], check=True, env=command_environment)

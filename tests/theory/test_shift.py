@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def script(root):
-    return runpy.run_path(str(root / "workflow/scripts/shift_figure.py"))
+    return runpy.run_path(str(root / "tools/shift_figure.py"))
 
 
 @pytest.fixture(scope="module")

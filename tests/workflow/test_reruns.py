@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from checkout import Checkout
-from pdswitch.report.captions import CAPTIONS
+from pdswitch.figures.catalogue import figures
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -220,7 +220,7 @@ def test_the_figures_style_redraws_all_of_them_and_the_report(copy):
     edit(copy, "workflow/pdswitch/figures/style.py")
     assert copy.planned_jobs() == [*jobs("figures", *BOTH), "report"]
     rules = re.findall(r"^rule figure_(\w+):", copy.snakemake("-n"), re.MULTILINE)
-    assert set(rules) == set(CAPTIONS)
+    assert set(rules) == set(figures())
 
 
 def test_the_report_s_code_rerenders_the_report(copy):

@@ -8,19 +8,20 @@ of `ModelSettings` for one model under `models`.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pdswitch.complaints import complaint, shown
 from pdswitch.datasets.options import (
-    Strict,
     dataset_option_names,
     dataset_options,
     option_class,
     option_errors,
 )
+from pdswitch.datasets.strict import Strict
 from pdswitch.errors import InputError
+from pdswitch.estimation.catalogue import estimator_names
 from pdswitch.model import model_slug
 from pdswitch.plugin.online_estimators import EstimatorName
 from pdswitch.plugin.policy import LARGEST_COUNT, LARGEST_WINDOW
@@ -31,6 +32,10 @@ class ConfigError(InputError):
 
 
 LONGEST_S = 1e8  # three years; the system's clocks take no time without end
+if TYPE_CHECKING:
+    OfflineEstimatorName = str
+else:
+    OfflineEstimatorName = Literal[estimator_names()]
 Lengths = Literal["replay", "natural", "dataset"]
 Grid = (
     Literal["reference", "coarse", "all"]
@@ -62,7 +67,7 @@ class DatasetSettings(Strict):
         description="The offline estimate of p uses offline_p_multiplier × "
         "kstar_update_interval requests, taken in addition to num_requests.",
     )
-    offline_p_estimator: Literal["mean", "censored", "ema_inverse", "ema_length"] = Field(
+    offline_p_estimator: OfflineEstimatorName = Field(
         "mean", description="How p is estimated offline; all estimates are reported."
     )
     ema_alpha: float = Field(

@@ -26,6 +26,9 @@ from pdswitch.datasets.options import dataset_options, loader_module
 from pdswitch.datasets.source import input_files
 from pdswitch.engine.processes import start_time
 from pdswitch.errors import InputError
+from pdswitch.estimation.catalogue import estimator_modules
+from pdswitch.figures.catalogue import RESULT_FILES, figures
+from pdswitch.files import read_json
 from pdswitch.analysis.grid import k_grid
 from pdswitch.model import WHEEL_PREFIX, model_files, model_slug
 from pdswitch.stages.output_folder import refuse_unusable
@@ -42,6 +45,7 @@ try:
         [load_configfile(file) for file in workflow.config_settings.configfiles],
     )
     refuse_unusable(CONFIG.output_dir)
+    FIGURE_CATALOGUE = figures()
 except InputError as error:
     # Snakemake would put the place in this file below the sentence.
     sys.exit(f"error: config: {error}")
@@ -430,15 +434,30 @@ def stamps(files):
     return [[file, os.stat(file).st_mtime_ns, os.stat(file).st_size] for file in others]
 
 
-def caption_settings(dataset):
-    """What the captions of Snakemake's own report print."""
-    settings = settings_of(dataset)
-    return {
-        **settings.model_dump(mode="json"),
-        "n_offline": settings.n_offline,
-        "num_prefill_samples": CONFIG.num_prefill_samples,
-        "num_decode_repeats": CONFIG.num_decode_repeats,
-    }
+def result_file(name):
+    """The path of a result file that figures are drawn from."""
+    place = RESULT_FILES[name]
+    return f"{RESULTS}/{os.path.normpath(f'{{model}}/{{dataset}}/N={{n}}/{place}')}"
+
+
+class Caption:
+    """What Snakemake's own report prints under a figure; made when it is printed, not before."""
+
+    def __init__(self, figure, wildcards):
+        self._figure = figure
+        self._results = result_file("results").format(**wildcards)
+        self._dataset = wildcards.dataset
+
+    def __str__(self):
+        known = {
+            **settings_of(self._dataset).model_dump(mode="json"),
+            "n_offline": settings_of(self._dataset).n_offline,
+            "num_prefill_samples": CONFIG.num_prefill_samples,
+            "num_decode_repeats": CONFIG.num_decode_repeats,
+        }
+        said = [f"{key}: {known[key]}" for key in self._figure.settings]
+        settings = f" Settings: {', '.join(said)}." if said else ""
+        return self._figure.caption(read_json(self._results)) + settings
 
 
 if workflow.workflow_settings.cache is not None:

@@ -1,53 +1,43 @@
 # Purpose: the figures, and one page over everything.
-# Inputs:  what each figure shows; {dataset}_results.json
+# Inputs:  what each figure is drawn from (pdswitch.figures.catalogue); {dataset}_results.json
 # Outputs: {cell}/{dataset}_{figure}.pdf, .png; {results}/report.html
 
-FIGURE_INPUTS = {
-    "throughput_vs_k": [rules.aggregate.output.results],
-    "profiling_results": [rules.profile.output.steps, rules.threshold.output],
-    "input_length_distribution": [rules.prompts.output.prompts],
-    "output_length_distribution": [
-        rules.termination.output.requests,
-        rules.estimate.output,
-    ],
-    "online_kstar_convergence": [rules.aggregate.output.results],
-    "timeline": [rules.aggregate.output.timeline],
-    "hazard": [rules.estimate.output],
-}
 FIGURES = [
     f"{CELL}/{{dataset}}_{figure}.{ending}"
-    for figure in FIGURE_INPUTS
+    for figure in FIGURE_CATALOGUE
     for ending in ("pdf", "png")
 ]
+FIGURE_MODULES = [figure.module for figure in FIGURE_CATALOGUE.values()]
 
 
 # One rule a figure: only so can each have its own caption.
-for figure, figure_inputs in FIGURE_INPUTS.items():
+for figure in FIGURE_CATALOGUE.values():
 
     rule:
         name:
-            f"figure_{figure}"
+            f"figure_{figure.name}"
         input:
-            sources=sources("figure", f"pdswitch.figures.{figure}"),
-            data=figure_inputs,
+            sources=sources("figure", figure.module),
+            data=[result_file(name) for name in figure.inputs],
         output:
             pdf=report(
-                f"{CELL}/{{dataset}}_{figure}.pdf",
-                caption=f"../report/{figure}.rst",
+                f"{CELL}/{{dataset}}_{figure.name}.pdf",
+                caption="../report/figure.rst",
                 category="{model}",
                 subcategory="{dataset}",
-                labels={"figure": figure.replace("_", " ")},
+                labels={"figure": figure.name.replace("_", " ")},
             ),
-            png=f"{CELL}/{{dataset}}_{figure}.png",
+            png=f"{CELL}/{{dataset}}_{figure.name}.png",
         log:
-            f"{LOGS}/figure-{figure}.log",
+            f"{LOGS}/figure-{figure.name}.log",
         localrule: True
         conda:
             ENVIRONMENT
         params:
-            name=figure,
+            name=figure.name,
             stem=lambda wildcards, output: os.path.splitext(output.png)[0],
-            settings=lambda wildcards: caption_settings(wildcards.dataset),
+            # A function of the input: it redraws nothing.
+            caption=lambda wildcards, input, figure=figure: Caption(figure, wildcards),
         shell:
             "python3 {input.sources[0]} {params.name} --dataset {wildcards.dataset:q}"
             " --inputs {input.data:q} --output-stem {params.stem:q} 2>&1 | tee {log:q}"
@@ -55,7 +45,7 @@ for figure, figure_inputs in FIGURE_INPUTS.items():
 
 rule report:
     input:
-        sources=sources("report"),
+        sources=sources("report", *FIGURE_MODULES),
         template="workflow/report/report.html.j2",
         results=every_cell(rules.aggregate.output.results),
         # Named with their digests, as what the results rest on.

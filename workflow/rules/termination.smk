@@ -41,7 +41,7 @@ rule termination:
 
 rule estimate:
     input:
-        sources=sources("estimate"),
+        sources=sources("estimate", *estimator_modules()),
         requests=rules.termination.output.requests,
     output:
         f"{CELL}/termination/termination.json",

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from pdswitch.figures.catalogue import figures
 from pdswitch.files import atomic_path
 from pdswitch.report.page import load_cell, render
 from pdswitch.stages.entry import stage
@@ -24,7 +25,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="report.html")
     arguments = parser.parse_args()
     template = arguments.template.read_text(encoding="utf-8")
-    cells = [load_cell(path) for path in arguments.results]
+    captions = {name: figure.caption for name, figure in figures().items()}
+    cells = [load_cell(path, captions) for path in arguments.results]
     page = render(template, cells, arguments.config)
     with atomic_path(arguments.output) as aside:
         aside.write_text(page, encoding="utf-8")

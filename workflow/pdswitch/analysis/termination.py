@@ -8,15 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pdswitch.errors import InputError
-from pdswitch.estimation.estimators import (
-    Estimate,
-    estimate_censored,
-    estimate_ema_inverse,
-    estimate_ema_length,
-    estimate_mean,
-    geometric_ks_distance,
-    hazard,
-)
+from pdswitch.estimation.catalogue import estimate_by, estimator_names
+from pdswitch.estimation.lengths import Estimate, NoEndError
+from pdswitch.estimation.survival import geometric_ks_distance, hazard
 
 
 def summarise_lengths(
@@ -67,14 +61,17 @@ def summarise_lengths(
 def _estimates(
     lengths: NDArray[np.int64], cut: NDArray[np.bool_], smoothing: float
 ) -> dict[str, Estimate]:
-    # With no end seen at all, the likelihood is largest at p = 0, and its error is unknown.
-    no_end = Estimate(0.0, float("nan"), "censored", lengths.size)
-    return {
-        "mean": estimate_mean(lengths),
-        "censored": no_end if cut.all() else estimate_censored(lengths, cut),
-        "ema_inverse": estimate_ema_inverse(lengths, smoothing),
-        "ema_length": estimate_ema_length(lengths, smoothing),
-    }
+    return {name: _estimate(name, lengths, cut, smoothing) for name in estimator_names()}
+
+
+def _estimate(
+    name: str, lengths: NDArray[np.int64], cut: NDArray[np.bool_], smoothing: float
+) -> Estimate:
+    try:
+        return estimate_by(name, lengths, cut, smoothing)
+    except NoEndError:
+        # The likelihood is largest at p = 0, and its error is unknown.
+        return Estimate(0.0, float("nan"), name, lengths.size)
 
 
 def _by_name(estimates: dict[str, Estimate]) -> dict[str, Any]:

@@ -8,13 +8,26 @@ where there is a `text`, and instruction and input otherwise.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pdswitch.datasets.options import AlpacaOptions
+from pydantic import Field
+
+from pdswitch.datasets.options import SourceOptions
 from pdswitch.datasets.records import Record
 from pdswitch.datasets.sample import Sample, Skipped
 from pdswitch.datasets.source import Source
 
 ANSWER_MARK = "### Response:"
 OPTIONAL = frozenset({"input", "output"})
+
+
+class AlpacaOptions(SourceOptions):
+    """tatsu-lab/alpaca: instructions with short inputs."""
+
+    location_option = "source"
+    source: str = Field(
+        "tatsu-lab/alpaca",
+        description="Hub id, a local copy of it, or a file in either original form: a `text` "
+        "column, or instruction, input and output.",
+    )
 
 
 def columns(options: AlpacaOptions) -> list[set[str]]:

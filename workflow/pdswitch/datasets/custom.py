@@ -3,13 +3,31 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pdswitch.datasets.options import CustomOptions
+from pydantic import Field
+
+from pdswitch.datasets.options import SourceOptions
 from pdswitch.datasets.records import Record
 from pdswitch.datasets.sample import Message, Sample, Skipped
 from pdswitch.datasets.source import Source
 from pdswitch.datasets.turns import ASSISTANT, read_turn
 
-OPTIONAL: frozenset[str] = frozenset()
+
+class CustomOptions(SourceOptions):
+    """Prompts of the user's own."""
+
+    location_option = "custom_prompts"
+    custom_prompts: str | None = Field(
+        None, description="JSON, JSONL, CSV or Parquet file, a folder of such files, or a hub id."
+    )
+    prompt_column: str = Field(
+        "prompt",
+        min_length=1,
+        description="Column of the prompts: text, or a list of messages with role and content.",
+    )
+    output_column: str | None = Field(None, description="Column of the answers, if there is one.")
+    id_column: str | None = Field(None, description="Column of unique names, if there is one.")
+    split: str = Field("train", description="Split, where the source has several.")
+    subset: str | None = Field(None, description="Configuration, where the source has several.")
 
 
 def columns(options: CustomOptions) -> list[set[str]]:

@@ -4,13 +4,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pdswitch.datasets.options import DemoOptions
+from pdswitch.datasets.options import DatasetOptions
 from pdswitch.datasets.sample import Sample
 from pdswitch.datasets.source import Source
 
 PROMPTS = Path(__file__).with_name("demo_prompts.txt")
 SEPARATOR = "\n----\n"
-OPTIONAL: frozenset[str] = frozenset()
+
+
+class DemoOptions(DatasetOptions):
+    """Prompts that come with the package."""
 
 
 def columns(options: DemoOptions) -> list[set[str]]:

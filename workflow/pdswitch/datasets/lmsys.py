@@ -4,13 +4,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from pdswitch.datasets.options import LmsysOptions
+from pydantic import Field
+
+from pdswitch.datasets.options import SourceOptions
 from pdswitch.datasets.records import Record
 from pdswitch.datasets.sample import Sample, Skipped
 from pdswitch.datasets.source import Source
 from pdswitch.datasets.turns import ASSISTANT, USER, read_turn
 
 OPTIONAL = frozenset({"conversation_id"})
+
+
+class LmsysOptions(SourceOptions):
+    """lmsys/lmsys-chat-1m: first user turn of a million conversations; gated."""
+
+    location_option = "source"
+    source: str = Field("lmsys/lmsys-chat-1m", description="Hub id, or a local copy of it.")
 
 
 def columns(options: LmsysOptions) -> list[set[str]]:

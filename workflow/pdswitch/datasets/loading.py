@@ -27,7 +27,8 @@ class Loader(Protocol):
     """What a dataset's module has.
 
     Attributes:
-        OPTIONAL: columns that a record may have; nothing besides these and `columns` is read.
+        OPTIONAL: columns that a record may have, none by default; nothing besides these and
+            `columns` is read.
     """
 
     OPTIONAL: frozenset[str]
@@ -60,7 +61,8 @@ def load(options: DatasetOptions) -> tuple[Iterator[Outcome], str | None]:
     loader: Any = importlib.import_module(loader_module(options.kind))
     source = None
     if isinstance(options, SourceOptions) and options.location is not None:
-        columns = loader.OPTIONAL.union(*loader.columns(options))
+        optional: frozenset[str] = getattr(loader, "OPTIONAL", frozenset())
+        columns = optional.union(*loader.columns(options))
         source = open_source(options.location, options.revision, columns)
     first = loader.records(options, source)
     found = _outcomes(first, loader, options)

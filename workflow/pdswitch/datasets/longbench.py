@@ -7,7 +7,9 @@ the short ones only. The file is read once for each label, so that it is never i
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pdswitch.datasets.options import LongBenchOptions
+from pydantic import Field
+
+from pdswitch.datasets.options import SourceOptions
 from pdswitch.datasets.records import Record
 from pdswitch.datasets.sample import Sample, Skipped
 from pdswitch.datasets.source import Source
@@ -17,6 +19,13 @@ LABELS = ("short", "medium", "long")
 CHOICES = ("A", "B", "C", "D")
 PARTS = ("context", "question", *(f"choice_{letter}" for letter in CHOICES))
 OPTIONAL = frozenset({"_id", "length"})
+
+
+class LongBenchOptions(SourceOptions):
+    """THUDM/LongBench-v2: multiple choice over a long context."""
+
+    location_option = "source"
+    source: str = Field("THUDM/LongBench-v2", description="Hub id, or a local copy or file of it.")
 
 
 def columns(options: LongBenchOptions) -> list[set[str]]:

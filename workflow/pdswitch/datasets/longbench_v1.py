@@ -13,10 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from pdswitch.datasets.longbench_forms import FORMS
-from pdswitch.datasets.options import LongBenchV1Options
+from pdswitch.datasets.options import SourceOptions
 from pdswitch.datasets.records import Record, read_records
 from pdswitch.datasets.sample import DatasetError, Sample, Skipped
 from pdswitch.datasets.source import Source
@@ -25,6 +27,21 @@ from pdswitch.paths import local_path
 ARCHIVE = "data.zip"
 EVEN = "_e"  # ends the name of a task's variant with evenly distributed lengths
 OPTIONAL = frozenset({"_id"})
+
+
+class LongBenchV1Options(SourceOptions):
+    """THUDM/LongBench: 21 tasks over long contexts."""
+
+    location_option = "source"
+    source: str = Field("THUDM/LongBench", description="Hub id, or a local copy or file of it.")
+    tasks: Literal["all"] | Annotated[list[str], Field(min_length=1)] = Field(
+        "all", description="All tasks, or a list of their names."
+    )
+    prompt_forms: str | None = Field(
+        None,
+        description="JSON file, task to prompt with {context} and {input}, in place of the forms "
+        "that come with the package; LongBench's own dataset2prompt.json has this shape.",
+    )
 
 
 def columns(options: LongBenchV1Options) -> list[set[str]]:

@@ -1,14 +1,26 @@
 """ProcessBench: mathematical problems, with a solution in steps."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from pdswitch.datasets.options import ProcessBenchOptions
+from pydantic import Field
+
+from pdswitch.datasets.options import SourceOptions
 from pdswitch.datasets.records import Record
 from pdswitch.datasets.sample import Sample, Skipped
 from pdswitch.datasets.source import Source
 
 OPTIONAL = frozenset({"id"})
+
+
+class ProcessBenchOptions(SourceOptions):
+    """Qwen/ProcessBench: mathematics, with solutions in steps."""
+
+    location_option = "source"
+    source: str = Field("Qwen/ProcessBench", description="Hub id, or a local copy or file of it.")
+    processbench_split: Literal["gsm8k", "math", "olympiadbench", "omni-math"] = Field(
+        "gsm8k", description="Which problems."
+    )
 
 
 def columns(options: ProcessBenchOptions) -> list[set[str]]:

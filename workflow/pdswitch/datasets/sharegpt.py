@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from pdswitch.datasets.options import ShareGPTOptions
+from pydantic import Field
+
+from pdswitch.datasets.options import SourceOptions
 from pdswitch.datasets.records import Record
 from pdswitch.datasets.sample import Sample, Skipped
 from pdswitch.datasets.source import Source
@@ -16,6 +18,16 @@ from pdswitch.datasets.turns import ASSISTANT, USER, read_turn
 
 FILES = ("ShareGPT_V3_unfiltered_cleaned_split.json",)
 OPTIONAL = frozenset({"id"})
+
+
+class ShareGPTOptions(SourceOptions):
+    """ShareGPT: each human turn with the answer after it."""
+
+    location_option = "sharegpt_path"
+    sharegpt_path: str = Field(
+        "./ShareGPT_V3_unfiltered_cleaned_split.json",
+        description="ShareGPT's JSON file, or a folder or hub id that holds it under this name.",
+    )
 
 
 def columns(options: ShareGPTOptions) -> list[set[str]]:

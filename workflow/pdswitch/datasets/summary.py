@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pdswitch.estimation.estimators import geometric_ks_distance
+from pdswitch.estimation.survival import geometric_ks_distance
 
 UNKNOWN = -1
 

@@ -1,28 +1,42 @@
 """Requests whose lengths follow a law; the prompts are random token ids."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field
 
-from pdswitch.datasets.options import (
+from pdswitch.datasets.laws import (
     FixedLaw,
     GammaLaw,
     GeometricLaw,
     LengthLaw,
     LognormalLaw,
-    SyntheticOptions,
     UniformLaw,
 )
+from pdswitch.datasets.options import DatasetOptions
 from pdswitch.datasets.sample import MOST_TOKENS, Lengths
 from pdswitch.datasets.source import Source
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Drawn at a time, so that the first lengths are the same however many are asked for.
 BLOCK = 1024
 # Times as many as are wanted, at most: a law above max_input_tokens must come to an end.
 PATIENCE = 16
-OPTIONAL: frozenset[str] = frozenset()
+
+
+class SyntheticOptions(DatasetOptions):
+    """Lengths from a law, token ids by seed."""
+
+    lengths_only = True
+    input_lengths: LengthLaw = Field(
+        GeometricLaw(law="geometric", mean=128), description="Law of the prompt lengths."
+    )
+    output_lengths: LengthLaw = Field(
+        GeometricLaw(law="geometric", mean=128), description="Law of the answers' lengths."
+    )
 
 
 def columns(options: SyntheticOptions) -> list[set[str]]:
@@ -32,6 +46,9 @@ def columns(options: SyntheticOptions) -> list[set[str]]:
 
 def records(options: SyntheticOptions, source: Source | None) -> Iterator[dict[str, int]]:
     """Yield pairs of lengths, determined by the seed."""
+    # Imported here: the config reads the options at every call.
+    import numpy as np
+
     inputs = np.random.default_rng([options.seed, 0])
     outputs = np.random.default_rng([options.seed, 1])
     for _ in range(PATIENCE * (1 + options.num_requests // BLOCK)):
@@ -48,12 +65,14 @@ def samples(record: Mapping[str, Any], place: int, options: SyntheticOptions) ->
     yield Lengths(f"synthetic-{place}", record["input"], record["output"], place)
 
 
-def draw_lengths(law: LengthLaw, count: int, random: np.random.Generator) -> NDArray[np.int64]:
+def draw_lengths(law: LengthLaw, count: int, random: "np.random.Generator") -> "NDArray[np.int64]":
     """Return lengths drawn from a law, tokens, at least 1.
 
     Lognormal: exp(normal) with variance ln(1 + cv²) and mean ln(mean) - variance/2. Gamma: shape
     1/cv², scale mean·cv². Both are rounded to whole tokens, which moves the mean of short lengths.
     """
+    import numpy as np
+
     match law:
         case FixedLaw():
             return np.full(count, law.tokens, dtype=np.int64)

@@ -2,19 +2,43 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
-from pdswitch.datasets.options import TraceOptions
+from pydantic import Field, model_validator
+
+from pdswitch.datasets.options import SourceOptions
 from pdswitch.datasets.records import Record
 from pdswitch.datasets.sample import Lengths, Skipped
 from pdswitch.datasets.source import Source
+from pdswitch.errors import InputError
 
 KNOWN = (
     ("ContextTokens", "GeneratedTokens"),  # Azure LLM inference, 2023 and 2024
     ("Request tokens", "Response tokens"),  # BurstGPT
     ("input_length", "output_length"),  # Mooncake
 )
-OPTIONAL: frozenset[str] = frozenset()
+
+
+class TraceOptions(SourceOptions):
+    """Lengths recorded by somebody's server; the token ids are random."""
+
+    location_option = "source"
+    lengths_only = True
+    source: str | None = Field(None, description="CSV or JSONL file, a folder of one, or a hub id.")
+    input_column: str | None = Field(
+        None,
+        description="Column of the input tokens. Default: as Azure, BurstGPT or Mooncake name it.",
+    )
+    output_column: str | None = Field(None, description="Column of the output tokens.")
+
+    @model_validator(mode="after")
+    def _names_both_columns(self) -> Self:
+        if (self.input_column is None) != (self.output_column is None):
+            raise InputError(
+                "input_column and output_column go together; give both, or neither for a trace of "
+                "Azure, BurstGPT or Mooncake"
+            )
+        return self
 
 
 def columns(options: TraceOptions) -> list[set[str]]:

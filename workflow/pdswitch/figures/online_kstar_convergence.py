@@ -17,6 +17,10 @@ from pdswitch.figures.style import (
     title,
     whole_numbers,
 )
+from pdswitch.report.wording import online_basis, significant
+
+PLACE = 6
+SETTINGS = ("online_p_estimator", "ema_alpha", "kstar_update_interval")
 
 
 def draw(results: dict[str, Any]) -> Figure:
@@ -64,6 +68,24 @@ def draw(results: dict[str, Any]) -> Figure:
         title(figure, f"{results['dataset']}: {updates}, N = {results['n_slots']}")
         legend_below(figure, upper)
     return figure
+
+
+def caption(results: dict[str, Any]) -> str:
+    """Return what stands under it, with the numbers it rests on."""
+    online = results["online_estimation"]
+    offline_p = significant(results["offline_estimation"]["termination_probability"])
+    found = (
+        "No k* online"
+        if online["k_star"] is None
+        else f"k* = {online['k_star']} at p = {significant(online['termination_probability'])}"
+    )
+    return (
+        "Threshold in force and estimate of p while serving. "
+        f"{found} ({online_basis(results)}); offline: {results['k_star']} at {offline_p}. "
+        "Red: the offline values with their 95 % ranges. Grey: ramp and drain. In the drain only "
+        "long answers are left, so that p and k* fall. Dashed: the medians between them, which are "
+        "k* online and its p."
+    )
 
 
 def _shade_unsteady(axes: Axes, steady: list[int] | None, end: int) -> None:

@@ -19,6 +19,10 @@ from pdswitch.figures.style import (
     new_figure,
     title,
 )
+from pdswitch.report.wording import percent, significant
+
+PLACE = 4
+SETTINGS = ("max_output_tokens", "offline_p_estimator", "n_offline")
 
 
 def draw(dataset: str, requests: pd.DataFrame, termination: dict[str, Any]) -> Figure:
@@ -86,6 +90,22 @@ def draw(dataset: str, requests: pd.DataFrame, termination: dict[str, Any]) -> F
         )
         legend_below(figure, axes, columns=1)
     return figure
+
+
+def caption(results: dict[str, Any]) -> str:
+    """Return what stands under it, with the numbers it rests on."""
+    offline = results["offline_estimation"]
+    share = percent(offline["truncated"] / offline["n"])
+    return (
+        f"Output lengths of {offline['n']} answers that could end by themselves: "
+        f"{offline['truncated']} ({share}) were cut at the limit, {offline['degenerate']} end in a "
+        f"repetition loop. Mean {offline['mean_output_tokens']:.1f} tokens, coefficient of "
+        f"variation {offline['cv']:.2f} (geometric law: just below 1). k* rests on "
+        f"p = {significant(offline['termination_probability'])} ± "
+        f"{significant(offline['standard_error'], 2)} from the first {offline['n_offline']} "
+        f"answers ({offline['method']}). The second law is fitted to all "
+        "answers, cut ones censored."
+    )
 
 
 def geometric_shares(p: float, bins: list[int], whole: bool) -> NDArray[np.float64]:

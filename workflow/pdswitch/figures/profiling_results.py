@@ -22,6 +22,9 @@ from pdswitch.figures.style import (
 )
 from pdswitch.profiling.fit import decode_steps, prefill_steps
 
+PLACE = 2
+SETTINGS = ("num_prefill_samples", "num_decode_repeats")
+
 Floats = NDArray[np.float64]
 # More points than this become an image inside the PDF, which would grow by megabytes.
 MOST_VECTOR_POINTS = 2000
@@ -48,21 +51,37 @@ class Samples(NamedTuple):
         return self.seconds > STALLED * np.interp(self.size, sizes, medians_s)
 
 
-def draw(dataset: str, steps: pd.DataFrame, timing: dict[str, Any]) -> Figure:
+def draw(dataset: str, steps: pd.DataFrame, threshold: dict[str, Any]) -> Figure:
     """Draw prefill over tokens and decode over batch size, each with residuals below.
 
     Args:
         dataset: its name; the straight prefill fit is made over the range that its refills visit.
         steps: step records of the profile, with the columns `run` and `kind`.
-        timing: the fits, as in `threshold.json`.
+        threshold: content of `threshold.json`, for the fits.
     """
     with house_style():
         figure = new_figure(6.4)
+        timing = threshold["timing"]
         axes = figure.subplots(4, 1, height_ratios=(3, 1, 3, 1))
         _draw_prefill(axes[0], axes[1], samples_of(steps, "prefill"), timing["prefill"])
         _draw_decode(axes[2], axes[3], samples_of(steps, "decode"), timing["decode"])
         title(figure, f"step times, N = {timing['n_slots']}, fitted for {dataset}")
     return figure
+
+
+def caption(results: dict[str, Any]) -> str:
+    """Return what stands under it, with the numbers it rests on."""
+    prefill, decode = results["timing"]["prefill"]["linear"], results["timing"]["decode"]["linear"]
+    hinge = results["timing"]["prefill"]["hinge"]
+    low, high = prefill["token_range"]
+    return (
+        f"Step times. Prefill: straight line over {low:.0f} to {high:.0f} tokens, what refills of "
+        f"this dataset visit ({prefill['n']} steps, R² {prefill['r_squared']:.3f}); "
+        f"hinge over all tokens (R² {hinge['r_squared']:.3f}). Decode: straight line in the "
+        f"decoding requests ({decode['n']} steps, R² {decode['r_squared']:.3f}). "
+        "Each fit ± its standard errors, with the hinge and the tabulated medians. Below each: "
+        "measured over straight fit, less one."
+    )
 
 
 def samples_of(steps: pd.DataFrame, kind: str) -> Samples:

@@ -22,6 +22,17 @@ from pdswitch.figures.style import (
     title,
     whole_numbers,
 )
+from pdswitch.report.wording import (
+    count,
+    measured_grid,
+    percent,
+    significant,
+    threshold,
+    thresholds,
+)
+
+PLACE = 1
+SETTINGS = ("repeats", "num_requests", "lengths", "drain")
 
 
 class Measured(NamedTuple):
@@ -77,6 +88,30 @@ def draw(results: dict[str, Any]) -> Figure:
         title(figure, f"{results['dataset']}, {results['model']}, N = {results['n_slots']}")
         legend_below(figure, whole, steady)
     return figure
+
+
+def caption(results: dict[str, Any]) -> str:
+    """Return what stands under it, with the numbers it rests on."""
+    verdict, prediction = results["verdict"], results["prediction"]
+    grid, chosen = measured_grid(results), results["verdict"]["indifference_set"]
+    counted = count(sum(block["n"] for block in results["throughput_by_k"].values()), "counted run")
+    shaded = f"k = {thresholds(chosen)}" if chosen else "unknown without an interval"
+    return (
+        f"Throughput over the threshold k: {counted} at {count(len(grid), 'threshold')}, "
+        f"{count(verdict['n_blocks'], 'complete block')}, {results['num_requests']} requests each. "
+        "Above, whole runs, ramp and drain included, in requests/s: "
+        f"{significant(results['throughput_k_star'])} at k* = {results['k_star']}, "
+        f"{significant(results['throughput_k_hat'])} at k̂ = {threshold(results['k_hat'])}, "
+        f"{significant(results['throughput_online'])} online, "
+        f"{significant(results['throughput_mixed'])} mixed. "
+        f"Yellow, not told from k̂ at 95 %: {shaded}. "
+        "Below, the steady window, which is what the formula predicts, with a mean absolute error "
+        f"of {percent(prediction['mape_corrected'])} from straight fits and "
+        f"{percent(prediction['mape_measured_curves'])} from measured curves. "
+        "Thick bars: 95 % intervals of each k's own level, to compare with the predictions. They "
+        "include what differs from block to block, which all k share: few blocks make them wide. "
+        "For differences between k look at the yellow."
+    )
 
 
 def measured_throughput(

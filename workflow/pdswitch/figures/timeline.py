@@ -18,6 +18,10 @@ from pdswitch.figures.style import (
     title,
     whole_numbers,
 )
+from pdswitch.report.wording import seconds
+
+PLACE = 7
+SETTINGS = ("drain",)
 
 COLORS = {"prefill": ORANGE, "decode": SKY, "mixed": PURPLE, "empty": GREY}
 # Refills in the enlarged part.
@@ -26,19 +30,19 @@ CLOSE_UP = 6
 Phases = list[dict[str, Any]]
 
 
-def draw(dataset: str, phases: Phases) -> Figure:
+def draw(dataset: str, timeline: Phases) -> Figure:
     """Draw the whole run above and some cycles from its middle below.
 
     The strips under the curves are the phases; the curves are the requests in slots.
 
     Args:
         dataset: its name.
-        phases: content of `pd_timeline_{dataset}.json`.
+        timeline: content of `pd_timeline_{dataset}.json`.
     """
     with house_style():
-        part = close_up(phases)
-        parts = [("whole run", phases), ("some cycles from its middle", part)]
-        if len(part) == len(phases):
+        part = close_up(timeline)
+        parts = [("whole run", timeline), ("some cycles from its middle", part)]
+        if len(part) == len(timeline):
             del parts[1]
         figure = new_figure(1.4 + 1.3 * len(parts))
         drawn = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
@@ -47,11 +51,27 @@ def draw(dataset: str, phases: Phases) -> Figure:
             axes.set_title(heading)
             axes.set_ylabel("requests in slots")
             whole_numbers(axes, "y")
-        _draw_drain(drawn[0], phases)
+        _draw_drain(drawn[0], timeline)
         drawn[-1].set_xlabel("seconds since the run's first step")
-        title(figure, f"{dataset}: run at k*, {_count(phases, 'prefill')} refills")
+        title(figure, f"{dataset}: run at k*, {_count(timeline, 'prefill')} refills")
         legend_below(figure, drawn[0], columns=3)
     return figure
+
+
+def caption(results: dict[str, Any]) -> str:
+    """Return what stands under it, with the numbers it rests on."""
+    block = results["throughput_by_k"].get(str(results["k_star"])) or {}
+    refill = block.get("mean_refill")
+    text = (
+        f"Phases of the first run at k* = {results['k_star']}, and the requests in slots. "
+        "Below, some cycles from the middle."
+    )
+    if refill is None:
+        return text
+    return (
+        f"{text} A refill admits {refill:.1f} requests in the mean; the 99th percentile of the gap "
+        f"between two tokens of a request is {seconds(block['itl']['p99'])}."
+    )
 
 
 def close_up(phases: Phases) -> Phases:

@@ -1,22 +1,28 @@
 """Online estimators of the termination probability p, fed with the requests as they end.
 
 They run inside the scheduler, between two steps of the model: constant time per completion, and a
-memory of at most `window` numbers. Their stationary bias and variance are derived in
-`pdswitch.estimation.estimators`.
+memory of at most `window` numbers. An estimator is one class: config and policy ask for it by its
+`name`, and its parameters are some of `smoothing`, `window` and `initial_probability`. Stationary
+bias and variance are derived in `pdswitch.estimation.moments`.
 """
 
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
+from inspect import signature
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pdswitch.errors import InputError
 
-EstimatorName = Literal["ema_length", "ema_inverse", "window", "completions_per_token"]
-
 
 class OnlineEstimator(ABC):
-    """Estimates p from output lengths as they come."""
+    """Estimates p from output lengths as they come.
+
+    Attributes:
+        name: what config and policy call it.
+    """
+
+    name: ClassVar[str]
 
     @property
     @abstractmethod
@@ -50,6 +56,8 @@ class OnlineEstimator(ABC):
 class EmaLength(OnlineEstimator):
     """Exponential moving average of the length L; p = 1 / average."""
 
+    name = "ema_length"
+
     def __init__(self, smoothing: float, initial_probability: float | None) -> None:
         self._smoothing = smoothing
         self._mean = None if initial_probability is None else 1.0 / initial_probability
@@ -74,6 +82,8 @@ class EmaInverse(OnlineEstimator):
     Biased upward, because E[1/L] > 1/E[L]; kept for comparison.
     """
 
+    name = "ema_inverse"
+
     def __init__(self, smoothing: float, initial_probability: float | None) -> None:
         self._smoothing = smoothing
         self._probability = initial_probability
@@ -94,6 +104,8 @@ class EmaInverse(OnlineEstimator):
 
 class Window(OnlineEstimator):
     """1 / mean length of the last `window` completions."""
+
+    name = "window"
 
     def __init__(self, window: int, initial_probability: float | None) -> None:
         self._lengths: deque[int] = deque(maxlen=window)
@@ -122,6 +134,8 @@ class CompletionsPerToken(OnlineEstimator):
     here as they are generated. The window reaches from a look-up back to the last one that lies at
     least `window` completions before it, or to the start.
     """
+
+    name = "completions_per_token"
 
     def __init__(self, window: int, initial_probability: float | None) -> None:
         self._window = window
@@ -157,6 +171,13 @@ class CompletionsPerToken(OnlineEstimator):
         return self.probability
 
 
+ESTIMATORS = {found.name: found for found in OnlineEstimator.__subclasses__()}
+if TYPE_CHECKING:
+    EstimatorName = str
+else:
+    EstimatorName = Literal[tuple(ESTIMATORS)]
+
+
 def make_estimator(
     name: EstimatorName,
     *,
@@ -172,13 +193,13 @@ def make_estimator(
         window: completions that `Window` and `CompletionsPerToken` look back on, at least 1.
         initial_probability: p before the first completion; None if unknown.
     """
-    if name == "ema_length":
-        return EmaLength(smoothing, initial_probability)
-    if name == "ema_inverse":
-        return EmaInverse(smoothing, initial_probability)
-    if name == "window":
-        return Window(window, initial_probability)
-    return CompletionsPerToken(window, initial_probability)
+    known = {
+        "smoothing": smoothing,
+        "window": window,
+        "initial_probability": initial_probability,
+    }
+    found = ESTIMATORS[name]
+    return found(**{parameter: known[parameter] for parameter in signature(found).parameters})
 
 
 def _known(value: float | None) -> float:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,8 +14,9 @@ from pdswitch.analysis.devices import device_name
 from pdswitch.errors import InputError
 from pdswitch.files import read_json
 from pdswitch.report import wording
-from pdswitch.report.captions import CAPTIONS
 
+# Says of the results what a figure shows.
+Caption = Callable[[dict[str, Any]], str]
 PACKAGES = ("snakemake", "numpy", "scipy", "numba", "pandas", "pyarrow", "matplotlib")
 # Where the files of a cell lie, seen from the folder of its results.
 INPUTS = {
@@ -66,33 +68,52 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A figure of the page.
+
+    Attributes:
+        name: which.
+        caption: what stands under it.
+        image: PNG.
+    """
+
+    name: str
+    caption: str
+    image: bytes
+
+
+@dataclass(frozen=True)
 class Cell:
     """One (model, dataset, N) of the report.
 
     Attributes:
         results: content of `{dataset}_results.json`.
-        figures: PNG images by the names in `CAPTIONS`.
+        figures: in the order of the page.
         inputs: the files that the results rest on.
     """
 
     results: dict[str, Any]
-    figures: dict[str, bytes]
+    figures: list[Drawn]
     inputs: list[Input]
 
 
-def load_cell(path: Path) -> Cell:
+def load_cell(path: Path, captions: Mapping[str, Caption]) -> Cell:
     """Read a results file with the figures beside it and the manifests above it.
+
+    Args:
+        path: `{dataset}_results.json`.
+        captions: of the figures by name, in the order of the page.
 
     Raises:
         InputError: if a figure is missing.
     """
     results = read_json(path)
-    figures = {}
-    for name in CAPTIONS:
+    figures = []
+    for name, caption in captions.items():
         file = path.with_name(f"{results['dataset']}_{name}.png")
         if not file.is_file():
             raise InputError(f"{file} is missing; draw it first: snakemake --cores all {file}")
-        figures[name] = file.read_bytes()
+        figures.append(Drawn(name, caption(results), file.read_bytes()))
     inputs = [_input(name, path.parent / place.format(**results)) for name, place in INPUTS.items()]
     return Cell(results, figures, inputs)
 
@@ -145,8 +166,7 @@ def _section(cell: Cell) -> dict[str, Any]:
         "verdict": wording.verdict_rows(results),
         "seal": wording.seal(results["prediction"]),
         "figures": [
-            (name, caption(results), _data_uri(cell.figures[name]))
-            for name, caption in CAPTIONS.items()
+            (figure.name, figure.caption, _data_uri(figure.image)) for figure in cell.figures
         ],
         "parameters": parameter_rows(results["timing"]),
         "estimates": estimate_rows(results["offline_estimation"]),

@@ -8,7 +8,7 @@ from pdswitch.config import json_schema, manual
 from pdswitch.datasets.options import options_manual
 from pdswitch.stages.entry import stage
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @stage

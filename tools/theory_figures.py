@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import digamma
 
 from pdswitch.errors import InputError
-from pdswitch.estimation.estimators import ema_inverse_moments, ema_length_moments, window_moments
+from pdswitch.estimation.moments import ema_inverse_moments, ema_length_moments, window_moments
 from pdswitch.figures.style import (
     BLACK,
     BLUE,
@@ -53,7 +53,7 @@ from pdswitch.theory import (
 FloatArray = NDArray[np.float64]
 Table = list[str]
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 DPI = 130
 WIDTH_IN = 7.0
 

@@ -22,7 +22,7 @@ from pdswitch.plugin.online_estimators import EstimatorName
 from pdswitch.plugin.policy import Controller, Policy, ThresholdTable
 from pdswitch.stages.entry import stage
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 BEFORE, AFTER = 64, 512
 SLOTS = (8, 16, 32, 64, 256)
 INTERVAL = 32
