@@ -28,7 +28,7 @@ for figure, figure_inputs in FIGURE_INPUTS.items():
         name:
             f"figure_{figure}"
         input:
-            sources=sources("figure", f"pdswitch.figures.{figure}"),
+            sources=watched_files("figure", f"pdswitch.figures.{figure}"),
             data=figure_inputs,
         output:
             pdf=report(
@@ -49,14 +49,14 @@ for figure, figure_inputs in FIGURE_INPUTS.items():
             stem=lambda wildcards, output: os.path.splitext(output.png)[0],
             settings=lambda wildcards: caption_settings(wildcards.dataset),
         shell:
-            "python3 {input.sources[0]} {params.name} --dataset {wildcards.dataset:q}"
+            "python3 {input.sources[0]:q} {params.name} --dataset {wildcards.dataset:q}"
             " --inputs {input.data:q} --output-stem {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule report:
     input:
-        sources=sources("report"),
-        template="workflow/report/report.html.j2",
+        sources=watched_files("report"),
+        template=of_checkout("workflow/report/report.html.j2"),
         results=every_cell(rules.aggregate.output.results),
         # Named with their digests, as what the results rest on.
         inputs=every_cell(
@@ -71,11 +71,12 @@ rule report:
         f"{RESULTS}/report.html",
     log:
         "logs/report.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
         # A function: in a text alone Snakemake would look for wildcards.
         config=lambda wildcards: CONFIG.model_dump_json(indent=2),
     shell:
-        "python3 {input.sources[0]} --template {input.template:q} --results {input.results:q}"
+        "python3 {input.sources[0]:q} --template {input.template:q} --results {input.results:q}"
         " --config {params.config:q} --output {output:q} 2>&1 | tee {log:q}"

@@ -7,7 +7,7 @@
 
 rule termination:
     input:
-        sources=sources("termination"),
+        sources=watched_files("termination"),
         model=rules.model.output.manifest,
         prompts=rules.prompts.output.prompts,
         manifest=rules.prompts.output.manifest,
@@ -32,7 +32,7 @@ rule termination:
         ).max_output_tokens,
         lengths=lambda wildcards: settings_of(wildcards.dataset).lengths,
     shell:
-        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q} {params.again}"
+        "python3 {input.sources[0]:q} --model {input.model:q} --engine {params.engine:q} {params.again}"
         " --sampling {params.sampling:q} --prompts {input.prompts:q}"
         " --lengths {params.lengths}"
         " --max-output-tokens {params.max_output_tokens}"
@@ -41,13 +41,14 @@ rule termination:
 
 rule estimate:
     input:
-        sources=sources("estimate"),
+        sources=watched_files("estimate"),
         requests=rules.termination.output.requests,
     output:
         f"{CELL}/termination/termination.json",
     log:
         f"{LOGS}/estimate.log",
     priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -55,6 +56,6 @@ rule estimate:
         estimator=lambda wildcards: settings_of(wildcards.dataset).offline_p_estimator,
         ema_alpha=lambda wildcards: settings_of(wildcards.dataset).ema_alpha,
     shell:
-        "python3 {input.sources[0]} --requests {input.requests:q}"
+        "python3 {input.sources[0]:q} --requests {input.requests:q}"
         " --n-offline {params.n_offline} --estimator {params.estimator}"
         " --ema-alpha {params.ema_alpha} --output {output:q} 2>&1 | tee {log:q}"

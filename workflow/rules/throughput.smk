@@ -7,7 +7,7 @@
 
 rule throughput:
     input:
-        sources=sources("throughput"),
+        sources=watched_files("throughput"),
         model=rules.model.output.manifest,
         prompts=rules.prompts.output.prompts,
         lengths=rules.termination.output.requests,
@@ -36,7 +36,7 @@ rule throughput:
         policy=lambda wildcards: fixed_policy(wildcards),
         folder=lambda wildcards, output: os.path.dirname(output.run),
     shell:
-        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q} {params.again}"
+        "python3 {input.sources[0]:q} --model {input.model:q} --engine {params.engine:q} {params.again}"
         " --sampling {params.sampling:q} --prompts {input.prompts:q}"
         " --natural-lengths {input.lengths:q} {params.run} {params.policy}"
         " --rep {wildcards.rep} --output {params.folder:q} 2>&1 | tee {log:q}"
