@@ -58,21 +58,29 @@ rule all:
             for dataset in DATASETS
             for run in runs_of(model, dataset, slots_of(model, dataset))
         ],
+    message:
+        "Everything is done"
 
 
 rule datasets:
     input:
         rules.datasets_table.output,
+    message:
+        "All datasets are ready"
 
 
 rule thresholds:
     input:
         every_cell(*rules.threshold.output),
+    message:
+        "All k* are computed"
 
 
 rule figures:
     input:
         every_cell(*FIGURES),
+    message:
+        "All figures are drawn"
 
 
 # A workflow that uses this one as a module calls them as pdswitch.onstart(), pdswitch.onerror().

@@ -37,6 +37,8 @@ rule aggregate:
                 wildcards.dataset
             ).exclude_degenerate_throughput,
         ),
+    message:
+        "Sum up {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
     shell:
         "python3 {input.sources[0]:q} --dataset {wildcards.dataset:q} --settings {params.settings:q}"
         " --prompts {input.prompts:q} --termination {input.termination:q}"
@@ -58,6 +60,8 @@ rule summary:
     localrule: True
     conda:
         ENVIRONMENT
+    message:
+        "Sum up all datasets"
     shell:
         "python3 {input.sources[0]:q} --results {input.results:q} --tables {input.tables:q}"
         " --runs {output.runs:q} --summary {output.summary:q} 2>&1 | tee {log:q}"

@@ -19,6 +19,8 @@ rule conversion:
         software=lambda wildcards, input: versions(
             MODELS[wildcards.model].removeprefix(WHEEL_PREFIX), *CONVERTING
         ),
+    message:
+        "Convert {wildcards.model}"
     shell:
         "python3 {input.sources[0]:q} --package {params.package:q} --output {output.checkpoint:q}"
         " 2>&1 | tee {log:q}"
@@ -51,6 +53,8 @@ rule model:
             wildcards.model
         ).engine.load_format,
         files=lambda wildcards: stamps(model_files(MODELS[wildcards.model])),
+    message:
+        "Describe {wildcards.model}"
     shell:
         "python3 {input.sources[0]:q} --model {params.model:q} --source {params.source:q}"
         " {params.revision} --load-format {params.load_format}"

@@ -40,6 +40,8 @@ rule online:
             window=settings_of(wildcards.dataset).online_p_window,
         ),
         folder=lambda wildcards, output: os.path.dirname(output.run),
+    message:
+        "Measure k* estimated online: {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
     shell:
         "python3 {input.sources[0]:q} --model {input.model:q} --engine {params.engine:q} {params.again}"
         " --sampling {params.sampling:q} --prompts {input.prompts:q}"

@@ -23,6 +23,8 @@ checkpoint plan:
             for k in k_grid(settings_of(wildcards.dataset).k_grid, int(wildcards.n))
             if k > int(wildcards.n)
         ],
+    message:
+        "Plan the sweep of {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
     shell:
         "python3 {input.sources[0]:q} --threshold {input.threshold:q} --too-large {params.too_large}"
         " --policy {output.policy:q} 2>&1 | tee {log:q}"

@@ -29,6 +29,8 @@ rule profile:
             max_tokens=CONFIG.profile_max_tokens,
             seed=CONFIG.seed,
         ),
+    message:
+        "Measure step times of {wildcards.model} with {wildcards.n} slots"
     shell:
         "python3 {input.sources[0]:q} --model {input.model:q} --engine {params.engine:q} {params.again}"
         " --options {params.options:q}"
@@ -46,6 +48,8 @@ rule fit:
     localrule: True
     conda:
         ENVIRONMENT
+    message:
+        "Fit step times of {wildcards.model} with {wildcards.n} slots"
     shell:
         "python3 {input.sources[0]:q} --steps {input.steps:q} --n-slots {wildcards.n}"
         " --output {output:q} 2>&1 | tee {log:q}"

@@ -26,6 +26,8 @@ rule prompts:
         max_output_tokens=lambda wildcards: settings_of(
             wildcards.dataset
         ).max_output_tokens,
+    message:
+        "Prepare the prompts of {wildcards.dataset} for {wildcards.model}"
     shell:
         "python3 {input.sources[0]:q} --dataset {params.dataset:q} --options {params.options:q}"
         " --model {input.model:q} {params.max_model_len}"
@@ -54,6 +56,8 @@ rule datasets_table:
             for model in MODELS
             for dataset in DATASETS
         ],
+    message:
+        "Draw all datasets side by side"
     shell:
         "python3 {input.sources[0]:q} {input.manifests:q} --labels {params.labels:q} --table {output.table:q}"
         " --figure {params.stem:q} 2>&1 | tee {log:q}"

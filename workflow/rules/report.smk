@@ -48,6 +48,10 @@ for figure, figure_inputs in FIGURE_INPUTS.items():
             name=figure,
             stem=lambda wildcards, output: os.path.splitext(output.png)[0],
             settings=lambda wildcards: caption_settings(wildcards.dataset),
+        message:
+            "Draw "
+            + figure.replace("_", " ")
+            + ": {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
         shell:
             "python3 {input.sources[0]:q} {params.name} --dataset {wildcards.dataset:q}"
             " --inputs {input.data:q} --output-stem {params.stem:q} 2>&1 | tee {log:q}"
@@ -77,6 +81,8 @@ rule report:
     params:
         # A function: in a text alone Snakemake would look for wildcards.
         config=lambda wildcards: CONFIG.model_dump_json(indent=2),
+    message:
+        "Write the report"
     shell:
         "python3 {input.sources[0]:q} --template {input.template:q} --results {input.results:q}"
         " --config {params.config:q} --output {output:q} 2>&1 | tee {log:q}"

@@ -23,6 +23,8 @@ checkpoint kv_budget:
         ENVIRONMENT
     params:
         memory=lambda wildcards: memory_options(wildcards.model),
+    message:
+        "Compute the KV memory of {wildcards.model}"
     shell:
         "python3 {input.sources[0]:q} --profile {input.profile:q} --memory {params.memory:q}"
         " --output {output:q} 2>&1 | tee {log:q}"
@@ -45,6 +47,8 @@ checkpoint slots:
     params:
         oom_tolerance=CONFIG.oom_tolerance,
         num_requests=lambda wildcards: settings_of(wildcards.dataset).num_requests,
+    message:
+        "Compute N* of {wildcards.model} on {wildcards.dataset}"
     shell:
         "python3 {input.sources[0]:q} --budget {input.budget:q} --threshold {input.threshold:q}"
         " --termination {input.termination:q} --oom-tolerance {params.oom_tolerance}"

@@ -31,6 +31,8 @@ rule termination:
             wildcards.dataset
         ).max_output_tokens,
         lengths=lambda wildcards: settings_of(wildcards.dataset).lengths,
+    message:
+        "Measure answer lengths of {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
     shell:
         "python3 {input.sources[0]:q} --model {input.model:q} --engine {params.engine:q} {params.again}"
         " --sampling {params.sampling:q} --prompts {input.prompts:q}"
@@ -55,6 +57,8 @@ rule estimate:
         n_offline=lambda wildcards: settings_of(wildcards.dataset).n_offline,
         estimator=lambda wildcards: settings_of(wildcards.dataset).offline_p_estimator,
         ema_alpha=lambda wildcards: settings_of(wildcards.dataset).ema_alpha,
+    message:
+        "Estimate p of {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
     shell:
         "python3 {input.sources[0]:q} --requests {input.requests:q}"
         " --n-offline {params.n_offline} --estimator {params.estimator}"

@@ -26,6 +26,8 @@ rule threshold:
             ).engine.max_num_batched_tokens,
             seed=CONFIG.seed,
         ),
+    message:
+        "Compute k* of {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
     shell:
         "python3 {input.sources[0]:q} --steps {input.steps:q} --termination {input.termination:q}"
         " --options {params.options:q} --output {output:q} {params.again} 2>&1 | tee {log:q}"
