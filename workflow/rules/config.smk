@@ -42,7 +42,7 @@ STORE = written_folder(CONFIG.store_dir)
 
 
 def own_rule(name):
-    """The name that Snakemake knows a rule of this workflow by: a module may rename it."""
+    """The name that Snakemake knows one of our rules by; a module may rename it."""
     return workflow.modifier.modify_rulename(name)
 
 
