@@ -169,3 +169,13 @@ def test_a_whole_workflow_in_a_folder_with_an_ugly_name(
     for way in WAYS:
         status, output = ugly.call(way, "-n")
         assert status == 0, output[-3000:]
+
+
+def test_braces_between_the_working_folder_and_the_checkout_are_refused_in_a_sentence(
+    tmp_path, root, tiny_model, command_environment
+):
+    ugly = Elsewhere(root, tmp_path / "a {b}", tiny_model, command_environment)
+    ugly.work = shutil.copytree(ugly.work, tmp_path / "work")
+    status, output = ugly.call("directory", "-n")
+    assert status == 1
+    assert output.rstrip().splitlines()[-1].startswith("error: the workflow lies in ../a {b}/")

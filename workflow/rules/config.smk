@@ -14,6 +14,11 @@ from snakemake.common.configfile import load_configfile
 CHECKOUT = os.path.relpath(
     os.path.realpath(os.path.join(str(workflow.current_basedir), "..", ".."))
 )
+if set(CHECKOUT) & set("{}"):
+    sys.exit(
+        f"error: the workflow lies in {CHECKOUT}: Snakemake takes braces in a path to its sources "
+        "for wildcards; call it from its own folder, or rename that folder"
+    )
 LIBRARY = os.path.abspath(os.path.join(CHECKOUT, "workflow"))
 sys.path.insert(0, LIBRARY)
 

@@ -44,10 +44,9 @@ def engine_options(model, n, swept=False):
 
 SAMPLING = json_param(**CONFIG.sampling.model_dump())
 
-# Where the GPU build belongs; the same question as in the set-up. Relative to the rules' folder.
+# Where the GPU build belongs; the same question as in the set-up. Snakemake formats it.
 ENVIRONMENT = os.path.join(
-    "..",
-    "..",
+    os.path.abspath(CHECKOUT).replace("{", "{{").replace("}", "}}"),
     "envs",
     "gpu" if shutil.which("nvidia-smi") else "cpu",
     "environment.yaml",
