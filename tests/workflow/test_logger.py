@@ -51,6 +51,7 @@ def test_snakemake_finds_it():
 
 def test_a_job_has_a_line_when_it_starts_and_one_when_it_ends(capsys):
     ours = handler()
+    ours.emit(record(None, text="Select jobs to execute..."))
     ours.emit(record(LogEvent.JOB_STARTED, jobs=[3], text="Execute 1 jobs..."))
     ours.emit(record(LogEvent.JOB_INFO, 10.0, **JOB))
     ours.emit(record(LogEvent.JOB_FINISHED, 22.4, job_id=3))

@@ -35,7 +35,9 @@ class LineFormatter(DefaultFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return what is printed of a record, or nothing."""
-        return "" if getattr(record, "event", None) in self.LEFT_OUT else super().format(record)
+        event = getattr(record, "event", None)
+        left_out = event in self.LEFT_OUT or record.msg == "Select jobs to execute..."
+        return "" if left_out else super().format(record)
 
     def format_group_info(self, msg: dict[str, Any]) -> str:
         """Keep the group's name for the lines of its jobs, which follow."""
