@@ -13,10 +13,23 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "config/config.yaml"
+# The working folder's own config, if it has one; else the one beside this file.
+CONFIG_FILE = Path("config/config.yaml")
+if not CONFIG_FILE.is_file():
+    CONFIG_FILE = Path(str(workflow.current_basedir)) / CONFIG_FILE
 
 
-include: "workflow/rules/common.smk"
+configfile: str(CONFIG_FILE)
+
+
+include: "workflow/rules/config.smk"
+include: "workflow/rules/forced.smk"
+include: "workflow/rules/names.smk"
+include: "workflow/rules/settings.smk"
+include: "workflow/rules/inputs.smk"
+include: "workflow/rules/cache.smk"
+include: "workflow/rules/order.smk"
+include: "workflow/rules/cluster.smk"
 include: "workflow/rules/model.smk"
 include: "workflow/rules/prompts.smk"
 include: "workflow/rules/profile.smk"
@@ -45,23 +58,32 @@ rule all:
             for dataset in DATASETS
             for run in runs_of(model, dataset, slots_of(model, dataset))
         ],
+    message:
+        "Everything is done"
 
 
 rule datasets:
     input:
         rules.datasets_table.output,
+    message:
+        "All datasets are ready"
 
 
 rule thresholds:
     input:
         every_cell(*rules.threshold.output),
+    message:
+        "All k* are computed"
 
 
 rule figures:
     input:
         every_cell(*FIGURES),
+    message:
+        "All figures are drawn"
 
 
+# A workflow that uses this one as a module calls them as pdswitch.onstart(), pdswitch.onerror().
 onstart:
     from pdswitch.stages.store import use_results
 
@@ -76,6 +98,9 @@ onerror:
 # A mistake in its input stops a stage the second time too. A job of the sweep is worth another try
 # where the profile asks for one (`retries`): engine and data have proven good by then, and what
 # stops it is a time limit or a lost node. An engine that dies is replaced within the job.
-for stage in workflow.rules:
-    if not stage.name.startswith("throughput"):
+for stage in workflow.modifier.rules:
+    if stage.name not in map(own_rule, ("throughput", "throughput_mixed")):
         stage.restart_times = 0
+
+if workflow.workflow_settings.cache is not None:
+    refuse_stale_results(workflow.workflow_settings.cache)

@@ -92,7 +92,8 @@ def finished_workflow(tmp_path_factory, root, tiny_model, command_environment) -
     }
     (folder / "trace").mkdir()
     traced = command_environment | {
-        "PYTHONPATH": str(root / "tests/support/tracer"),
+        # The workflow's own folder has the logger that the default profile names.
+        "PYTHONPATH": f"{root / 'tests/support/tracer'}{os.pathsep}{root / 'workflow'}",
         "PDSWITCH_TRACE": str(folder / "trace"),
     }
     checkout = make_checkout(root, folder, config, traced)

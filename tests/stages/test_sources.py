@@ -93,7 +93,7 @@ def test_every_rule_s_stage_is_listed_here(root):
 
     used = set()
     for file in (root / "workflow/rules").glob("*.smk"):
-        used |= set(re.findall(r'sources\("(\w+)"', file.read_text()))
+        used |= set(re.findall(r'watched_files\(\s*"(\w+)"', file.read_text()))
     assert used == {*STAGES, *NOT_TRACED}
 
 

@@ -6,7 +6,7 @@
 
 rule aggregate:
     input:
-        sources=sources("aggregate"),
+        sources=watched_files("aggregate"),
         runs=lambda wildcards: runs_of(**wildcards),
         announced=lambda wildcards: runs_before_the_plan(**wildcards),
         online=rules.online.output.run,
@@ -25,7 +25,7 @@ rule aggregate:
     conda:
         ENVIRONMENT
     params:
-        settings=lambda wildcards: options(
+        settings=lambda wildcards: json_param(
             model=wildcards.model,
             tensor_parallel_size=settings_of_model(
                 wildcards.model
@@ -37,8 +37,10 @@ rule aggregate:
                 wildcards.dataset
             ).exclude_degenerate_throughput,
         ),
+    message:
+        "Sum up {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
     shell:
-        "python3 {input.sources[0]} --dataset {wildcards.dataset:q} --settings {params.settings:q}"
+        "python3 {input.sources[0]:q} --dataset {wildcards.dataset:q} --settings {params.settings:q}"
         " --prompts {input.prompts:q} --termination {input.termination:q}"
         " --requests {input.requests:q} --threshold {input.threshold:q} --online {input.online:q}"
         " --runs {input.runs:q} --slots {input.slots:q} --results {output.results:q} --table {output.table:q}"
@@ -47,7 +49,7 @@ rule aggregate:
 
 rule summary:
     input:
-        sources=sources("summary"),
+        sources=watched_files("summary"),
         results=every_cell(rules.aggregate.output.results),
         tables=every_cell(rules.aggregate.output.table),
     output:
@@ -55,8 +57,11 @@ rule summary:
         summary=f"{RESULTS}/summary.csv",
     log:
         "logs/summary.log",
+    localrule: True
     conda:
         ENVIRONMENT
+    message:
+        "Sum up all datasets"
     shell:
-        "python3 {input.sources[0]} --results {input.results:q} --tables {input.tables:q}"
+        "python3 {input.sources[0]:q} --results {input.results:q} --tables {input.tables:q}"
         " --runs {output.runs:q} --summary {output.summary:q} 2>&1 | tee {log:q}"

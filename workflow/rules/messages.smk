@@ -48,17 +48,20 @@ def errors_of(failed):
     return [(silent, members[0][0])]
 
 
+SLOTS, PLAN = own_rule("slots"), own_rule("plan")
+
+
 def say_what_is_not_listed():
     """Name what a dry run could not list, since a checkpoint comes first."""
     if not workflow.dryrun or workflow.scheduler is None:
         return
     asked = workflow.dag.needrun_jobs(exclude_finished=False)
     checkpoints_to_run = [job for job in asked if job.is_checkpoint]
-    slots = {job.wildcards.dataset for job in checkpoints_to_run if job.name == "slots"}
+    slots = {job.wildcards.dataset for job in checkpoints_to_run if job.name == SLOTS}
     plans = {
         job.wildcards.dataset
         for job in checkpoints_to_run
-        if job.name == "plan" and not grid_is_known(job.wildcards)
+        if job.name == PLAN and not grid_is_known(job.wildcards)
     }
     for datasets, what in (
         (slots, "what runs with N* slots, a number that is computed first"),

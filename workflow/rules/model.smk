@@ -5,7 +5,7 @@
 
 rule conversion:
     input:
-        sources=sources("conversion"),
+        sources=watched_files("conversion"),
     output:
         checkpoint=directory(f"{MODEL}/checkpoint"),
     log:
@@ -19,14 +19,16 @@ rule conversion:
         software=lambda wildcards, input: versions(
             MODELS[wildcards.model].removeprefix(WHEEL_PREFIX), *CONVERTING
         ),
+    message:
+        "Convert {wildcards.model}"
     shell:
-        "python3 {input.sources[0]} --package {params.package:q} --output {output.checkpoint:q}"
+        "python3 {input.sources[0]:q} --package {params.package:q} --output {output.checkpoint:q}"
         " 2>&1 | tee {log:q}"
 
 
 rule model:
     input:
-        sources=sources("model"),
+        sources=watched_files("model"),
         checkpoint=lambda wildcards: (
             rules.conversion.output.checkpoint.format(model=wildcards.model)
             if MODELS[wildcards.model].startswith(WHEEL_PREFIX)
@@ -51,7 +53,9 @@ rule model:
             wildcards.model
         ).engine.load_format,
         files=lambda wildcards: stamps(model_files(MODELS[wildcards.model])),
+    message:
+        "Describe {wildcards.model}"
     shell:
-        "python3 {input.sources[0]} --model {params.model:q} --source {params.source:q}"
+        "python3 {input.sources[0]:q} --model {params.model:q} --source {params.source:q}"
         " {params.revision} --load-format {params.load_format}"
         " --output {output.manifest:q} 2>&1 | tee {log:q}"

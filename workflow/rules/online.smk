@@ -5,7 +5,7 @@
 
 rule online:
     input:
-        sources=sources("online"),
+        sources=watched_files("online"),
         model=rules.model.output.manifest,
         prompts=rules.prompts.output.prompts,
         policy=rules.plan.output.policy,
@@ -31,7 +31,7 @@ rule online:
         ),
         sampling=SAMPLING,
         run=lambda wildcards: run_arguments(wildcards.dataset),
-        options=lambda wildcards: options(
+        options=lambda wildcards: json_param(
             drain=settings_of(wildcards.dataset).drain,
             max_hold_s=settings_of(wildcards.dataset).max_hold_s,
             update_interval=settings_of(wildcards.dataset).kstar_update_interval,
@@ -40,8 +40,10 @@ rule online:
             window=settings_of(wildcards.dataset).online_p_window,
         ),
         folder=lambda wildcards, output: os.path.dirname(output.run),
+    message:
+        "Measure k* estimated online: {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
     shell:
-        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q} {params.again}"
+        "python3 {input.sources[0]:q} --model {input.model:q} --engine {params.engine:q} {params.again}"
         " --sampling {params.sampling:q} --prompts {input.prompts:q}"
         " --natural-lengths {input.lengths:q} {params.run} --policy {input.policy:q}"
         " --options {params.options:q} --output {params.folder:q} 2>&1 | tee {log:q}"

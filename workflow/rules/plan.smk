@@ -7,13 +7,14 @@
 
 checkpoint plan:
     input:
-        sources=sources("plan"),
+        sources=watched_files("plan"),
         threshold=rules.threshold.output,
     output:
         policy=f"{CELL}/adaptive_policy.json",
     log:
         f"{LOGS}/plan.log",
     priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -22,6 +23,8 @@ checkpoint plan:
             for k in k_grid(settings_of(wildcards.dataset).k_grid, int(wildcards.n))
             if k > int(wildcards.n)
         ],
+    message:
+        "Plan the sweep of {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
     shell:
-        "python3 {input.sources[0]} --threshold {input.threshold:q} --too-large {params.too_large}"
+        "python3 {input.sources[0]:q} --threshold {input.threshold:q} --too-large {params.too_large}"
         " --policy {output.policy:q} 2>&1 | tee {log:q}"

@@ -6,7 +6,7 @@
 
 rule prompts:
     input:
-        sources=lambda wildcards: sources("prompts", loader_of(wildcards.dataset)),
+        sources=lambda wildcards: watched_files("prompts", loader_of(wildcards.dataset)),
         model=rules.model.output.manifest,
         data=lambda wildcards: watchable(local_data(wildcards.dataset)),
     output:
@@ -21,13 +21,15 @@ rule prompts:
         software=lambda wildcards, input: versions(*TOKENIZING),
         data=lambda wildcards: stamps(local_data(wildcards.dataset)),
         dataset=lambda wildcards: wildcards.dataset,
-        options=lambda wildcards: options(**CONFIG.dataset_source(wildcards.dataset)),
+        options=lambda wildcards: json_param(**CONFIG.dataset_source(wildcards.dataset)),
         max_model_len=lambda wildcards: max_model_len_argument(wildcards.model),
         max_output_tokens=lambda wildcards: settings_of(
             wildcards.dataset
         ).max_output_tokens,
+    message:
+        "Prepare the prompts of {wildcards.dataset} for {wildcards.model}"
     shell:
-        "python3 {input.sources[0]} --dataset {params.dataset:q} --options {params.options:q}"
+        "python3 {input.sources[0]:q} --dataset {params.dataset:q} --options {params.options:q}"
         " --model {input.model:q} {params.max_model_len}"
         " --max-output-tokens {params.max_output_tokens}"
         " --output {output.prompts:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
@@ -35,7 +37,7 @@ rule prompts:
 
 rule datasets_table:
     input:
-        sources=sources("datasets_table"),
+        sources=watched_files("datasets_table"),
         manifests=every_cell(rules.prompts.output.manifest),
         prompts=every_cell(rules.prompts.output.prompts),
     output:
@@ -44,6 +46,7 @@ rule datasets_table:
         pdf=f"{RESULTS}/datasets.pdf",
     log:
         "logs/datasets_table.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -53,6 +56,8 @@ rule datasets_table:
             for model in MODELS
             for dataset in DATASETS
         ],
+    message:
+        "Draw all datasets side by side"
     shell:
-        "python3 {input.sources[0]} {input.manifests:q} --labels {params.labels:q} --table {output.table:q}"
+        "python3 {input.sources[0]:q} {input.manifests:q} --labels {params.labels:q} --table {output.table:q}"
         " --figure {params.stem:q} 2>&1 | tee {log:q}"

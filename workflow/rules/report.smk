@@ -2,12 +2,41 @@
 # Inputs:  what each figure is drawn from (pdswitch.figures.catalogue); {dataset}_results.json
 # Outputs: {cell}/{dataset}_{figure}.pdf, .png; {results}/report.html
 
+from pdswitch.figures.catalogue import RESULT_FILES
+from pdswitch.files import read_json
+
 FIGURES = [
     f"{CELL}/{{dataset}}_{figure}.{ending}"
     for figure in FIGURE_CATALOGUE
     for ending in ("pdf", "png")
 ]
 FIGURE_MODULES = [figure.module for figure in FIGURE_CATALOGUE.values()]
+
+
+def result_file(name):
+    """The path of a result file that figures are drawn from."""
+    place = RESULT_FILES[name]
+    return f"{RESULTS}/{os.path.normpath(f'{{model}}/{{dataset}}/N={{n}}/{place}')}"
+
+
+class Caption:
+    """What Snakemake's own report prints under a figure; made when it is printed, not before."""
+
+    def __init__(self, figure, wildcards):
+        self._figure = figure
+        self._results = result_file("results").format(**wildcards)
+        self._dataset = wildcards.dataset
+
+    def __str__(self):
+        known = {
+            **settings_of(self._dataset).model_dump(mode="json"),
+            "n_offline": settings_of(self._dataset).n_offline,
+            "num_prefill_samples": CONFIG.num_prefill_samples,
+            "num_decode_repeats": CONFIG.num_decode_repeats,
+        }
+        said = [f"{key}: {known[key]}" for key in self._figure.settings]
+        settings = f" Settings: {', '.join(said)}." if said else ""
+        return self._figure.caption(read_json(self._results)) + settings
 
 
 # One rule a figure: only so can each have its own caption.
@@ -17,7 +46,7 @@ for figure in FIGURE_CATALOGUE.values():
         name:
             f"figure_{figure.name}"
         input:
-            sources=sources("figure", figure.module),
+            sources=watched_files("figure", figure.module),
             data=[result_file(name) for name in figure.inputs],
         output:
             pdf=report(
@@ -38,15 +67,19 @@ for figure in FIGURE_CATALOGUE.values():
             stem=lambda wildcards, output: os.path.splitext(output.png)[0],
             # A function of the input: it redraws nothing.
             caption=lambda wildcards, input, figure=figure: Caption(figure, wildcards),
+        message:
+            "Draw "
+            + figure.name.replace("_", " ")
+            + ": {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
         shell:
-            "python3 {input.sources[0]} {params.name} --dataset {wildcards.dataset:q}"
+            "python3 {input.sources[0]:q} {params.name} --dataset {wildcards.dataset:q}"
             " --inputs {input.data:q} --output-stem {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule report:
     input:
-        sources=sources("report", *FIGURE_MODULES),
-        template="workflow/report/report.html.j2",
+        sources=watched_files("report", *FIGURE_MODULES),
+        template=of_checkout("workflow/report/report.html.j2"),
         results=every_cell(rules.aggregate.output.results),
         # Named with their digests, as what the results rest on.
         inputs=every_cell(
@@ -61,11 +94,14 @@ rule report:
         f"{RESULTS}/report.html",
     log:
         "logs/report.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
         # A function: in a text alone Snakemake would look for wildcards.
         config=lambda wildcards: CONFIG.model_dump_json(indent=2),
+    message:
+        "Write the report"
     shell:
-        "python3 {input.sources[0]} --template {input.template:q} --results {input.results:q}"
+        "python3 {input.sources[0]:q} --template {input.template:q} --results {input.results:q}"
         " --config {params.config:q} --output {output:q} 2>&1 | tee {log:q}"

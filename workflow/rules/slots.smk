@@ -11,25 +11,28 @@ def at_batch_size(output):
 
 checkpoint kv_budget:
     input:
-        sources=sources("kv_budget"),
+        sources=watched_files("kv_budget"),
         profile=at_batch_size(rules.profile.output.run),
     output:
         f"{MODEL}/kv_budget.json",
     log:
         "logs/{model}/kv_budget.log",
     priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
+    localrule: True
     conda:
         ENVIRONMENT
     params:
         memory=lambda wildcards: memory_options(wildcards.model),
+    message:
+        "Compute the KV memory of {wildcards.model}"
     shell:
-        "python3 {input.sources[0]} --profile {input.profile:q} --memory {params.memory:q}"
+        "python3 {input.sources[0]:q} --profile {input.profile:q} --memory {params.memory:q}"
         " --output {output:q} 2>&1 | tee {log:q}"
 
 
 checkpoint slots:
     input:
-        sources=sources("slots"),
+        sources=watched_files("slots"),
         budget=rules.kv_budget.output,
         threshold=at_batch_size(rules.threshold.output),
         termination=at_batch_size(rules.estimate.output),
@@ -38,12 +41,15 @@ checkpoint slots:
     log:
         "logs/{model}/{dataset}/slots.log",
     priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
+    localrule: True
     conda:
         ENVIRONMENT
     params:
         oom_tolerance=CONFIG.oom_tolerance,
         num_requests=lambda wildcards: settings_of(wildcards.dataset).num_requests,
+    message:
+        "Compute N* of {wildcards.model} on {wildcards.dataset}"
     shell:
-        "python3 {input.sources[0]} --budget {input.budget:q} --threshold {input.threshold:q}"
+        "python3 {input.sources[0]:q} --budget {input.budget:q} --threshold {input.threshold:q}"
         " --termination {input.termination:q} --oom-tolerance {params.oom_tolerance}"
         " --num-requests {params.num_requests} --output {output:q} 2>&1 | tee {log:q}"

@@ -4,10 +4,12 @@
 # Outputs: {cell}/termination/requests.parquet, run.json; termination.json
 # ({cell} is {results}/{model}/{dataset}/N={n})
 
+from pdswitch.estimation.catalogue import estimator_modules
+
 
 rule termination:
     input:
-        sources=sources("termination"),
+        sources=watched_files("termination"),
         model=rules.model.output.manifest,
         prompts=rules.prompts.output.prompts,
         manifest=rules.prompts.output.manifest,
@@ -31,8 +33,10 @@ rule termination:
             wildcards.dataset
         ).max_output_tokens,
         lengths=lambda wildcards: settings_of(wildcards.dataset).lengths,
+    message:
+        "Measure answer lengths of {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
     shell:
-        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q} {params.again}"
+        "python3 {input.sources[0]:q} --model {input.model:q} --engine {params.engine:q} {params.again}"
         " --sampling {params.sampling:q} --prompts {input.prompts:q}"
         " --lengths {params.lengths}"
         " --max-output-tokens {params.max_output_tokens}"
@@ -41,20 +45,23 @@ rule termination:
 
 rule estimate:
     input:
-        sources=sources("estimate", *estimator_modules()),
+        sources=watched_files("estimate", *estimator_modules()),
         requests=rules.termination.output.requests,
     output:
         f"{CELL}/termination/termination.json",
     log:
         f"{LOGS}/estimate.log",
     priority: lambda wildcards: priority_of(wildcards.model, PREPARE)
+    localrule: True
     conda:
         ENVIRONMENT
     params:
         n_offline=lambda wildcards: settings_of(wildcards.dataset).n_offline,
         estimator=lambda wildcards: settings_of(wildcards.dataset).offline_p_estimator,
         ema_alpha=lambda wildcards: settings_of(wildcards.dataset).ema_alpha,
+    message:
+        "Estimate p of {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
     shell:
-        "python3 {input.sources[0]} --requests {input.requests:q}"
+        "python3 {input.sources[0]:q} --requests {input.requests:q}"
         " --n-offline {params.n_offline} --estimator {params.estimator}"
         " --ema-alpha {params.ema_alpha} --output {output:q} 2>&1 | tee {log:q}"

@@ -5,7 +5,7 @@
 
 rule threshold:
     input:
-        sources=sources("threshold"),
+        sources=watched_files("threshold"),
         steps=rules.profile.output.steps,
         termination=rules.estimate.output,
     output:
@@ -17,7 +17,7 @@ rule threshold:
         ENVIRONMENT
     params:
         again=again("threshold"),
-        options=lambda wildcards: options(
+        options=lambda wildcards: json_param(
             n_slots=int(wildcards.n),
             per_completion=CONFIG.per_completion,
             kstar_table=CONFIG.kstar_table,
@@ -26,6 +26,8 @@ rule threshold:
             ).engine.max_num_batched_tokens,
             seed=CONFIG.seed,
         ),
+    message:
+        "Compute k* of {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
     shell:
-        "python3 {input.sources[0]} --steps {input.steps:q} --termination {input.termination:q}"
+        "python3 {input.sources[0]:q} --steps {input.steps:q} --termination {input.termination:q}"
         " --options {params.options:q} --output {output:q} {params.again} 2>&1 | tee {log:q}"

@@ -7,7 +7,7 @@
 
 rule throughput:
     input:
-        sources=sources("throughput"),
+        sources=watched_files("throughput"),
         model=rules.model.output.manifest,
         prompts=rules.prompts.output.prompts,
         lengths=rules.termination.output.requests,
@@ -35,8 +35,10 @@ rule throughput:
         run=lambda wildcards: run_arguments(wildcards.dataset),
         policy=lambda wildcards: fixed_policy(wildcards),
         folder=lambda wildcards, output: os.path.dirname(output.run),
+    message:
+        "Measure k = {wildcards.k}, block {wildcards.rep}: {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
     shell:
-        "python3 {input.sources[0]} --model {input.model:q} --engine {params.engine:q} {params.again}"
+        "python3 {input.sources[0]:q} --model {input.model:q} --engine {params.engine:q} {params.again}"
         " --sampling {params.sampling:q} --prompts {input.prompts:q}"
         " --natural-lengths {input.lengths:q} {params.run} {params.policy}"
         " --rep {wildcards.rep} --output {params.folder:q} 2>&1 | tee {log:q}"
@@ -59,3 +61,5 @@ use rule throughput as throughput_mixed with:
         run=lambda wildcards: run_arguments(wildcards.dataset),
         policy="",
         folder=lambda wildcards, output: os.path.dirname(output.run),
+    message:
+        "Measure vLLM's own policy, block {wildcards.rep}: {wildcards.model} on {wildcards.dataset}, {wildcards.n} slots"
