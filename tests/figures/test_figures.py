@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from figure_files import FIGURE_INPUTS, write_cell
-from pdswitch.analysis.results import timeline as phases_of_run
+from pdswitch.analysis.results import phases_of_run
 from pdswitch.figures import (
     hazard,
     input_length_distribution,

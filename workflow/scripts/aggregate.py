@@ -9,8 +9,8 @@ import pandas as pd
 from pdswitch.analysis.results import (
     dataset_results,
     load_run,
+    phases_of_run,
     run_rows,
-    timeline,
     truncated_samples,
 )
 from pdswitch.errors import InputError
@@ -74,7 +74,7 @@ def main() -> None:
     write_parquet(arguments.table, run_rows(arguments.dataset, settings["model"], [*runs, online]))
     write_json(arguments.truncated, truncated_samples(requests, pd.read_parquet(arguments.prompts)))
     star = [run for run in runs if run.label == str(results["k_star"])]
-    write_json(arguments.timeline, timeline(star[0].steps))
+    write_json(arguments.timeline, phases_of_run(star[0].steps))
     write_json(arguments.results, results)
     print(results["verdict"]["sentence"])
 
