@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+import msgspec
 import pandas as pd
 
 from pdswitch.analysis.results import (
@@ -13,6 +14,7 @@ from pdswitch.analysis.results import (
     run_rows,
     truncated_samples,
 )
+from pdswitch.analysis.termination import read_termination
 from pdswitch.errors import InputError
 from pdswitch.files import read_json, write_json, write_parquet
 from pdswitch.report.wording import headline
@@ -64,7 +66,7 @@ def main() -> None:
         arguments.dataset,
         settings,
         read_json(arguments.threshold),
-        read_json(arguments.termination),
+        msgspec.to_builtins(read_termination(arguments.termination)),
         runs,
         online,
         pd.read_parquet(arguments.online.parent / "kstar_history.parquet"),
