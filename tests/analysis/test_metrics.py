@@ -12,7 +12,7 @@ from pdswitch.analysis.metrics import (
     run_metrics,
     steady_window,
 )
-from pdswitch.analysis.results import CURVE_POINTS, timeline
+from pdswitch.analysis.results import CURVE_POINTS, phases_of_run
 from pdswitch.analysis.validity import rejections
 from synthetic_runs import ENGINE
 
@@ -196,7 +196,7 @@ def test_a_step_without_work_is_no_fault(run):
 def test_the_timeline_merges_steps_of_one_kind(run):
     steps, _, _ = run
     longer = pd.concat([steps.iloc[[0, 1, 1, 1]], steps.iloc[[2, 3]]], ignore_index=True)
-    phases = timeline(longer)
+    phases = phases_of_run(longer)
     assert [phase["phase"] for phase in phases] == ["prefill", "decode", "prefill", "decode"]
     assert phases[1]["steps"] == 3
     assert phases[1]["tokens"] == 6
@@ -208,7 +208,7 @@ def test_the_timeline_shows_the_shape_of_a_long_drain(run):
     drain = pd.concat([steps.iloc[[1]]] * 1000, ignore_index=True)
     drain["done_s"], drain["finished"] = np.arange(1.0, 1001.0), 0
     drain["running"] = 1000 - np.arange(1000)
-    (phase,) = timeline(drain)
+    (phase,) = phases_of_run(drain)
     assert len(phase["curve"]) == CURVE_POINTS
     assert phase["curve"][0] == [1.0, 1000]
     assert phase["curve"][-1] == [phase["end_s"], phase["requests"]] == [1000.0, 1]

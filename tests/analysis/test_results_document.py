@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from pdswitch.analysis.termination import HazardCurve, OfflineEstimate, Termination
 from pdswitch.plugin.record import RequestRow, Step
 
 
@@ -15,12 +16,17 @@ def test_record_columns_are_described(root):
     assert {*Step._fields, *RequestRow._fields} <= documented(root)
 
 
+def test_fields_of_the_termination_file_are_described(root):
+    types = (Termination, OfflineEstimate, HazardCurve)
+    fields = {name for one in types for name in one.__struct_fields__}
+    assert fields <= documented(root)
+
+
 @pytest.mark.parametrize(
     ("module", "names"),
     [
         ("workflow/pdswitch/analysis/results.py", r'^ {8}"([a-z_]+)":'),
         ("workflow/scripts/threshold.py", r'^ {8}"([a-z_]+)":'),
-        ("workflow/pdswitch/analysis/termination.py", r'^ {8}"([a-z_]+)":'),
         ("workflow/pdswitch/engine/measurement.py", r'^ {8}"([a-z_]+)":'),
     ],
 )

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from figure_files import figure_inputs, write_cell
-from pdswitch.analysis.results import timeline as phases_of_run
+from pdswitch.analysis.results import phases_of_run
 from pdswitch.figures import (
     hazard,
     input_length_distribution,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from pdswitch.analysis.results import timeline
+from pdswitch.analysis.results import phases_of_run
 from pdswitch.figures.catalogue import RESULT_FILES, FigureEntry
 from pdswitch.files import write_json, write_parquet
 from synthetic import (
@@ -35,7 +35,7 @@ def write_cell(folder: Path, results: dict[str, Any] | None = None) -> Path:
     write_json(cell / f"{name}_results.json", results)
     write_json(cell / "threshold.json", theory_of(n_slots))
     write_json(cell / "termination" / "termination.json", termination_of())
-    write_json(cell / f"pd_timeline_{name}.json", timeline(play(n_slots, k_star, 100)))
+    write_json(cell / f"pd_timeline_{name}.json", phases_of_run(play(n_slots, k_star, 100)))
     write_json(profile / "fit.json", timing_of(n_slots))
     write_json(
         cell.parents[1] / "model.json",

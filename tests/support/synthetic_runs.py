@@ -7,6 +7,7 @@ factor of its own, as machines drift between runs.
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -143,7 +144,7 @@ def termination_requests(count: int = 64, seed: int = 1) -> pd.DataFrame:
 
 def termination_of(requests: pd.DataFrame) -> dict[str, Any]:
     """Content of termination.json."""
-    return summarise_lengths(requests, 32, "mean", 0.3)
+    return msgspec.to_builtins(summarise_lengths(requests, 32, "mean", 0.3))
 
 
 def theory_of(termination: dict[str, Any], n_slots: int = N_SLOTS) -> dict[str, Any]:

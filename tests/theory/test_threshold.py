@@ -4,22 +4,26 @@ import json
 import runpy
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 
+from pdswitch.analysis.termination import summarise_lengths
 from pdswitch.files import read_json, write_json
 from pdswitch.theory import optimal_threshold
+from synthetic_runs import termination_requests
 
 N_SLOTS = 64
 ALPHA_P, BETA_P, ALPHA_D, BETA_D = 0.02, 1e-4, 0.01, 1e-4
-TERMINATION = {
-    "termination_probability": 0.02,
-    "standard_error": 0.002,
-    "mean_prompt_tokens": 50.0,
-    "std_prompt_tokens": 20.0,
-    "min_prompt_tokens": 10,
-}
+TERMINATION = msgspec.structs.replace(
+    summarise_lengths(termination_requests(), 32, "mean", 0.3),
+    termination_probability=0.02,
+    standard_error=0.002,
+    mean_prompt_tokens=50.0,
+    std_prompt_tokens=20.0,
+    min_prompt_tokens=10,
+)
 OPTIONS = {
     "n_slots": N_SLOTS,
     "per_completion": "expected",

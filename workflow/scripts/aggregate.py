@@ -4,15 +4,17 @@ import argparse
 import json
 from pathlib import Path
 
+import msgspec
 import pandas as pd
 
 from pdswitch.analysis.results import (
     dataset_results,
     load_run,
+    phases_of_run,
     run_rows,
-    timeline,
     truncated_samples,
 )
+from pdswitch.analysis.termination import read_termination
 from pdswitch.errors import InputError
 from pdswitch.files import read_json, write_json, write_parquet
 from pdswitch.report.wording import headline
@@ -64,7 +66,7 @@ def main() -> None:
         arguments.dataset,
         settings,
         read_json(arguments.threshold),
-        read_json(arguments.termination),
+        msgspec.to_builtins(read_termination(arguments.termination)),
         runs,
         online,
         pd.read_parquet(arguments.online.parent / "kstar_history.parquet"),
@@ -74,7 +76,7 @@ def main() -> None:
     write_parquet(arguments.table, run_rows(arguments.dataset, settings["model"], [*runs, online]))
     write_json(arguments.truncated, truncated_samples(requests, pd.read_parquet(arguments.prompts)))
     star = [run for run in runs if run.label == str(results["k_star"])]
-    write_json(arguments.timeline, timeline(star[0].steps))
+    write_json(arguments.timeline, phases_of_run(star[0].steps))
     write_json(arguments.results, results)
     print(results["verdict"]["sentence"])
 

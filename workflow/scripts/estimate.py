@@ -6,6 +6,7 @@ p is estimated from the first requests only, those that the measured runs leave 
 import argparse
 from pathlib import Path
 
+import msgspec
 import pandas as pd
 
 from pdswitch.analysis.termination import summarise_lengths
@@ -30,7 +31,7 @@ def main() -> None:
         arguments.estimator,
         arguments.ema_alpha,
     )
-    write_json(arguments.output, summary)
+    write_json(arguments.output, msgspec.to_builtins(summary))
 
 
 if __name__ == "__main__":

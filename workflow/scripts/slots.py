@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from pdswitch.analysis.kv_slots import KvBudget, safe_slots
+from pdswitch.analysis.termination import read_termination
 from pdswitch.files import read_json, write_json
 from pdswitch.stages.entry import stage
 
@@ -24,7 +25,7 @@ def main() -> None:
     slots = safe_slots(
         msgspec.convert(read_json(arguments.budget), KvBudget),
         read_json(arguments.threshold),
-        read_json(arguments.termination),
+        msgspec.to_builtins(read_termination(arguments.termination)),
         arguments.oom_tolerance,
         arguments.num_requests,
     )

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import block_diag
 
-from pdswitch.files import read_json, write_json
+from pdswitch.analysis.termination import Termination, read_termination
+from pdswitch.files import write_json
 from pdswitch.profiling.curves import measured_curves, step_times_of
 from pdswitch.profiling.fit import fit_steps
 from pdswitch.stages.entry import stage
@@ -55,7 +56,7 @@ def main() -> None:
         return
     result = compute(
         pd.read_parquet(arguments.steps),
-        read_json(arguments.termination),
+        read_termination(arguments.termination),
         arguments.options,
     )
     write_json(arguments.output, result)
@@ -69,7 +70,7 @@ def main() -> None:
 
 def compute(
     steps: pd.DataFrame,
-    termination: dict[str, Any],
+    termination: Termination,
     options: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the content of `threshold.json`.
@@ -82,11 +83,11 @@ def compute(
     Raises:
         InputError: if the profile or the estimate of p does not allow a prediction.
     """
-    n_slots, p = options["n_slots"], termination["termination_probability"]
-    error, prompt = termination["standard_error"], termination["mean_prompt_tokens"]
+    n_slots, p = options["n_slots"], termination.termination_probability
+    error, prompt = termination.standard_error, termination.mean_prompt_tokens
     # One refill is at least one request, and at most N of them or what one step takes.
     largest = min(n_slots * prompt, options["max_num_batched_tokens"])
-    fit = fit_steps(steps, n_slots, (termination["min_prompt_tokens"], largest))
+    fit = fit_steps(steps, n_slots, (termination.min_prompt_tokens, largest))
     prefill, decode = fit["prefill"]["linear"], fit["decode"]["linear"]
     times = step_times_of(fit)
     ratio = fixed_cost_ratio(p, times.alpha_p, times.alpha_d)

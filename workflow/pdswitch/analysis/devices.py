@@ -40,7 +40,7 @@ def devices_of(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda device: -device["runs"])
 
 
-def mixed_blocks(devices: list[dict[str, Any]]) -> list[int]:
+def blocks_on_several_devices(devices: list[dict[str, Any]]) -> list[int]:
     """Return the blocks measured on more than one device: their k differ by the device too."""
     blocks = [block for device in devices for block in device["blocks"]]
     return sorted({block for block in blocks if blocks.count(block) > 1})

@@ -112,9 +112,9 @@ def dataset_results(
     k_star = int(theory["k_star"])
     makespan = _compare(valid, "throughput")
     steady = _compare(valid, "steady_throughput")
-    by_k = {str(k): _block(by_label(valid, str(k))) for k in thresholds}
-    mixed = _block(by_label(valid, "mixed"))
-    adaptive = _block([] if online.reasons else [online])
+    by_k = {str(k): _average(by_label(valid, str(k))) for k in thresholds}
+    mixed = _average(by_label(valid, "mixed"))
+    adaptive = _average([] if online.reasons else [online])
     k_hat = makespan.k_hat if makespan else None
     x_star = by_k[str(k_star)]["throughput"]["mean"]
     x_hat = by_k[str(k_hat)]["throughput"]["mean"] if k_hat else None
@@ -212,7 +212,7 @@ def _by_block(runs: list[MeasuredRun], thresholds: list[int], metric: str) -> Fl
     return values
 
 
-def _block(runs: list[MeasuredRun]) -> dict[str, Any]:
+def _average(runs: list[MeasuredRun]) -> dict[str, Any]:
     """Average the runs of one policy over its repeats."""
     result: dict[str, Any] = {"n": len(runs)}
     for name in ("throughput", "steady_throughput"):
@@ -373,7 +373,7 @@ def truncated_samples(requests: pd.DataFrame, prompts: pd.DataFrame) -> list[dic
     ]
 
 
-def timeline(steps: pd.DataFrame) -> list[dict[str, Any]]:
+def phases_of_run(steps: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the phases of a run: consecutive steps of one kind merged.
 
     Each has start_s, end_s, phase (prefill, decode, mixed, empty), steps, tokens, the requests in

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from pdswitch.analysis.devices import mixed_blocks
+from pdswitch.analysis.devices import blocks_on_several_devices
 
 NONE = "–"
 ONE_BLOCK = "one block gives no interval, raise repeats"
@@ -216,7 +216,7 @@ def _latency_guard(results: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _several_devices(results: dict[str, Any]) -> list[tuple[str, str]]:
     """Say which blocks cannot compare their k fairly."""
-    blocks = mixed_blocks(results["devices"])
+    blocks = blocks_on_several_devices(results["devices"])
     if not blocks:
         return []
     names = ", ".join(map(str, blocks))
