@@ -126,8 +126,8 @@ def summarise_lengths(
         n=len(requests),
         n_offline=min(n_offline, len(requests)),
         method=estimator,
-        termination_probability=chosen.termination_probability,
-        standard_error=chosen.standard_error,
+        termination_probability=float(chosen.termination_probability),
+        standard_error=float(chosen.standard_error),
         estimates=_by_name(offline),
         all_requests=_by_name(_estimates(lengths, cut, smoothing)),
         mean_output_tokens=float(lengths.mean()),
@@ -163,8 +163,8 @@ def _estimate(
 def _by_name(estimates: dict[str, Estimate]) -> dict[str, OfflineEstimate]:
     return {
         name: OfflineEstimate(
-            p=estimate.termination_probability,
-            se=None if math.isnan(estimate.standard_error) else estimate.standard_error,
+            p=float(estimate.termination_probability),
+            se=None if math.isnan(estimate.standard_error) else float(estimate.standard_error),
         )
         for name, estimate in estimates.items()
     }
