@@ -84,12 +84,20 @@ rule figures:
         "All figures are drawn"
 
 
-# A workflow that uses this one as a module calls them as pdswitch.onstart(), pdswitch.onerror().
+# A workflow that uses this one as a module calls them as pdswitch.onstart() and so on.
 onstart:
     from pdswitch.stages.store import use_results
 
     forced()
     use_results(Path(STORE), Path(RESULTS))
+
+
+# Snakemake looks for interrupted jobs before it knows those behind a checkpoint: such a job's mark
+# stays, and a dry run would plan it for ever. After a whole workflow every job's files are whole.
+onsuccess:
+    for job in workflow.dag.jobs:
+        if workflow.async_run(workflow.persistence.incomplete(job)):
+            workflow.persistence.cleanup(job)
 
 
 onerror:

@@ -29,6 +29,12 @@ except NoRoomError as error:
     print(error)
 """
 
+WRITTEN = """
+from pdswitch.files import atomic_path
+with atomic_path(Path(sys.argv[1])) as aside:
+    aside.write_text("theirs")
+"""
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -77,6 +83,25 @@ def test_killed_while_writing_leaves_the_old_file(tmp_path, root):
     path.write_text("the old content")
     assert run(KILLED, path, root).returncode == -signal.SIGKILL
     assert path.read_text() == "the old content"
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path, root):
+    path = tmp_path / "value[1].json"
+    run(KILLED, path, root)
+    assert len(list(tmp_path.iterdir())) == 1
+    with atomic_path(path) as aside:
+        aside.write_text("whole")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_living_writer_keeps_what_it_has_written_aside(tmp_path, root):
+    path = tmp_path / "value.json"
+    with atomic_path(path) as aside:
+        aside.write_text("ours")
+        theirs = run("import sys; from pathlib import Path\n" + WRITTEN, path, root)
+        assert theirs.returncode == 0, theirs.stderr
+        assert path.read_text() == "theirs"
+    assert path.read_text() == "ours"
 
 
 def test_an_error_while_writing_leaves_nothing(tmp_path):

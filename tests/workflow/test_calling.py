@@ -28,6 +28,9 @@ use rule * from pdswitch as pdswitch_*
 onstart:
     pdswitch.onstart()
 
+onsuccess:
+    pdswitch.onsuccess()
+
 
 onerror:
     pdswitch.onerror()

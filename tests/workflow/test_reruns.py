@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
@@ -335,3 +336,18 @@ def test_one_model_s_engine_option_reruns_its_measurements_alone(copy):
     own = {job for job in planned if "model=tiny" in job}
     chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
     assert own == {*chain, *PROFILE, *fixed_runs("demo"), *fixed_runs("own")}
+
+
+def test_a_run_that_was_whole_when_the_workflow_was_killed_is_not_planned_for_ever(copy):
+    # Snakemake's mark of a job that it has started and not seen end.
+    output = Path("results/tiny/own/N=4/throughput/policy=mixed/rep=1/run.json")
+    name = urlsafe_b64encode(str(output).encode()).decode()
+    mark = copy.folder / ".snakemake/incomplete" / name
+    mark.write_text('{"external_jobid": null}')
+    results = copy.cell("own") / "own_results.json"
+    results.unlink()
+    target = str(results.relative_to(copy.folder))
+    assert runs("own", [0], [1])[0] in copy.planned_jobs(target)
+    copy.snakemake(target)
+    assert copy.planned_jobs(target) == []
+    assert not mark.exists()

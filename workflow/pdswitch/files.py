@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import fcntl
+import glob
 import json
 import os
 from collections.abc import Iterator
@@ -40,9 +42,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        _flush(aside)
-        aside.replace(path)
+        _remove_left_behind(path)
+        with aside.open("wb") as held:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(held, fcntl.LOCK_EX)
+            yield aside
+            _flush(aside)
+            aside.replace(path)
         _flush(path.parent)
     except OSError as error:
         if error.errno not in NO_ROOM:
@@ -50,6 +56,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise NoRoomError(path, os.strerror(error.errno)) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Remove what a killed process wrote aside; a living one holds a lock on its own."""
+    for aside in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with contextlib.suppress(OSError), aside.open("rb") as left:
+            fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            aside.unlink()
 
 
 def _flush(path: Path) -> None:
