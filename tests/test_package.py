@@ -9,7 +9,7 @@ import pytest
 
 from distribution import Environment, build, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.rare, pytest.mark.timeout(600)]
 
 # Of the plug-in, what imports vLLM.
 WITH_VLLM = {"scheduler"}

@@ -250,7 +250,7 @@ def slots_or_refusal(budget: KvBudget) -> int:
         raise
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.timeout(900)
 def test_the_sweep_has_as_many_slots_as_the_memory_holds(finished_workflow, tmp_path):
     copy = finished_workflow.copy_to(tmp_path)

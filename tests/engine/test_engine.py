@@ -392,6 +392,7 @@ def test_an_engine_that_cannot_start_says_why(spec, runtime, tmp_path):
     assert engine_pids(runtime) == []
 
 
+@pytest.mark.rare
 def test_a_core_of_its_own_survives_full_disks_and_clients_but_not_its_host(
     spec, runtime, small_disk, tmp_path
 ):

@@ -13,7 +13,7 @@ import pytest
 from checkout import CONFIG_FILE, Checkout, make_checkout
 from pdswitch.model import model_slug
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.rare, pytest.mark.timeout(600)]
 
 
 class Interrupted:

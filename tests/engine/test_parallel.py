@@ -51,7 +51,7 @@ def test_parallelism_reaches_vllm_as_configured(backend):
     assert other.key() != spec.key()
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_two_workers_serve_a_run_and_its_record_is_whole(tiny_model, tmp_path):
     cores = sorted(os.sched_getaffinity(0))
     spec = EngineSpec(

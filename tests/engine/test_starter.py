@@ -16,7 +16,7 @@ from pdswitch.engine.compliance import departures
 from pdswitch.files import write_json
 from pdswitch.model import describe_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.rare, pytest.mark.timeout(600)]
 
 ENGINE = {
     "n_slots": 4,

@@ -231,6 +231,7 @@ def test_adaptive_moves_k_as_the_lengths_change(engine):
     assert {step.threshold for step in record.steps} == {2, 6}
 
 
+@pytest.mark.rare
 def test_a_shift_of_the_lengths_is_followed_within_two_updates(engine):
     # The run ends with two update intervals of completions of the new law.
     interval, before, after = 16, 32, 32

@@ -77,7 +77,7 @@ def test_clocks_of_different_runs_are_refused():
         join_device_clock(record(), device(tokens=(100, 4, 4, 4, 50, 4)))
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_the_record_agrees_with_the_worker_on_real_vllm(
     root, tiny_model, tmp_path, command_environment
 ):

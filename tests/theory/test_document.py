@@ -34,7 +34,7 @@ def test_a_missing_marker_is_an_error(script):
         script["fill"]("no markers", "regret", [])
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_all_tables_are_current(root, command_environment):
     path = root / "tools/theory_figures.py"
     subprocess.run([sys.executable, path, "--check"], check=True, env=command_environment)

@@ -8,7 +8,7 @@ import pytest
 
 from checkout import Checkout, make_checkout
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.rare, pytest.mark.timeout(600)]
 
 PROMPTS = "results/model/{}/prompts.json"
 

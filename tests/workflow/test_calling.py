@@ -10,7 +10,7 @@ import yaml
 
 from checkout import PARTS, Checkout
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.rare, pytest.mark.timeout(900)]
 
 # What shells, Snakemake and libraries give a meaning of their own.
 UGLY = "it's a {dir} ~x ü"

@@ -241,6 +241,7 @@ def test_the_fit_s_code_refits_and_measures_no_profile(copy):
     assert copy.planned_jobs() == sorted([*chain, "fit model=tiny", "summary", "report"])
 
 
+@pytest.mark.rare
 def test_the_theory_s_code_measures_nothing_unless_its_plan_changes(copy):
     edit(copy, "workflow/pdswitch/theory/closed_form.py")
     # Snakemake cannot know beforehand that the policy of the online run will stay as it is.
@@ -255,6 +256,7 @@ def test_the_theory_s_code_measures_nothing_unless_its_plan_changes(copy):
     assert not results["prediction"]["sealed"]
 
 
+@pytest.mark.rare
 def test_the_scheduler_s_code_measures_everything_again(copy):
     edit(copy, "workflow/pdswitch/plugin/scheduler.py")
     chain = jobs("termination estimate threshold plan online aggregate figures", *BOTH)
@@ -338,6 +340,7 @@ def test_one_model_s_engine_option_reruns_its_measurements_alone(copy):
     assert own == {*chain, *PROFILE, *fixed_runs("demo"), *fixed_runs("own")}
 
 
+@pytest.mark.rare
 def test_a_run_that_was_whole_when_the_workflow_was_killed_is_not_planned_for_ever(copy):
     # Snakemake's mark of a job that it has started and not seen end.
     output = Path("results/tiny/own/N=4/throughput/policy=mixed/rep=1/run.json")
