@@ -22,7 +22,7 @@ run: setup       ## run the workflow with the default config and print the verdi
 	snakemake --cores $(CORES) $(ARGS)
 	pdswitch verdict
 
-test: setup lint ## fast tests, then real vLLM and Snakemake; about 12 minutes on two cores
+test: setup lint ## fast tests, then real vLLM and Snakemake; about 15 minutes on two cores
 	pytest -m "not slow and not rare and not slurm"
 	pytest -m "slow and not rare"
 
